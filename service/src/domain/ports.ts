@@ -1,0 +1,302 @@
+// What the domain asks of the outside. Each method is one whole step and says what happened; nothing above an
+// adapter reads and then writes. Implementations pass test/contracts.
+
+import type { Authenticator, Budget, By, Change, Event, Purpose, Slot, SlotKind, SubjectState, Use } from './model.ts'
+import type { Limits } from './policy.ts'
+
+/** The one clock of a process. Adapters that have a better one (Redis TIME, the database's) return `now` themselves. */
+export interface Clock {
+  /** Epoch milliseconds. */
+  readonly now: () => number
+}
+
+export interface Randomness {
+  readonly bytes: (count: number) => Uint8Array
+  /** Uniform over `digits` decimal digits, leading zeros included. */
+  readonly digits: (digits: number) => string
+}
+
+/** Sealing, keyed names and slow hashes. */
+export interface Sealer {
+  /** AES-256-GCM under the primary key; `context` (tenant, subject, row, column) is bound as additional data. */
+  readonly seal: (plain: string, context: string) => string
+  /** MUST throw when the key id is unknown, the text was changed, or it was sealed for another context. */
+  readonly unseal: (sealed: string, context: string) => string
+  /** HMAC-SHA-256 under the server key over length-prefixed parts; base64url. `purpose` separates uses. */
+  readonly keyedHash: (purpose: string, ...parts: readonly string[]) => string
+  readonly equal: (a: string, b: string) => boolean
+  /** scrypt in a bounded queue, one job per subject at a time. MUST reject with Problem `unavailable` when the queue is full. */
+  readonly scrypt: (subject: string, code: string, salt: string) => Promise<string>
+}
+
+/** An e-mail that goes out at once or not at all (login codes), or through the outbox (notices). */
+export interface Mail {
+  readonly to: string
+  readonly locale: string | undefined
+  /** A message of locales/: `login_code`, `test_code`, `proof_code`, or a notice. */
+  readonly message: string
+  readonly values: Readonly<Record<string, string>>
+}
+
+export interface Mailer {
+  /** Queues and returns at once; dropped, never retried, after `expiresAt`. Returns false when the bounded queue is full. */
+  readonly code: (mail: Mail, expiresAt: number) => boolean
+  /** Wakes the outbox worker: rows were written. */
+  readonly wake: () => void
+}
+
+/** What an attempt took, so that it can be given back. Opaque above the adapter. */
+export interface Receipt {
+  readonly by: By
+  readonly slot: string
+  readonly budget: Budget
+  readonly browserKnown: boolean
+  /** The failure in a row that this attempt was booked as. */
+  readonly booked: number
+}
+
+export type Taken =
+  | { readonly taken: 'taken', readonly slot: Slot, readonly now: number, readonly receipt: Receipt }
+  | { readonly taken: 'waiting', readonly waitForMs: number, readonly now: number }
+  /** The slot's attempts are used up; it is gone for good. */
+  | { readonly taken: 'spent', readonly now: number }
+  | { readonly taken: 'gone', readonly now: number }
+
+export type Sent =
+  | { readonly sent: 'sent', readonly slot: Slot, readonly now: number }
+  | { readonly sent: 'waiting', readonly waitForMs: number, readonly now: number }
+  | { readonly sent: 'gone', readonly now: number }
+
+export interface OpenOptions {
+  /** From the subject's state. A live slot of another epoch MUST be replaced. */
+  readonly epoch: number
+  readonly browserKnown: boolean
+  /** Failures in a row as SQL has them. A missing count in motion is set to it; a higher one stays while attempts may be in flight (10 s). */
+  readonly inARow: number
+  readonly limits: Limits
+  readonly lifetimeMs: number
+  /** A new one replaces the live slot's. */
+  readonly returnPath?: string | undefined
+  /** Only used when the slot is new. */
+  readonly payload?: string | undefined
+  /** Replace the live slot instead of returning it (another address to prove). */
+  readonly replace?: boolean | undefined
+  /** Always a slot of its own, not the one of `by`; returned once with the accepted verification. */
+  readonly held?: string | undefined
+}
+
+export interface Opened {
+  readonly slot: Slot
+  readonly now: number
+  /** It was made by this call. */
+  readonly fresh: boolean
+  /** The subject's (or known browser's) wait, 0 if none. */
+  readonly waitForMs: number
+  /** How long until a code may be mailed again. */
+  readonly mailWaitMs: number
+}
+
+/**
+ * Motion: what expires. Redis, or one process. An implementation MUST make each method atomic for its subject across
+ * replicas, MUST give every key a time to live, and MUST throw Problem `unavailable` within its time-out when it cannot
+ * tell what happened; it never answers from a guess.
+ */
+export interface Pending {
+  /** The live slot of `by` and kind, or a new one. */
+  readonly open: (by: By, kind: SlotKind, options: OpenOptions) => Promise<Opened>
+  /** Looks at a live slot; `undefined` if it is gone or not of `by`. Counts nothing. */
+  readonly read: (by: By, id: string) => Promise<{ readonly slot: Slot, readonly now: number, readonly waitForMs: number, readonly mailWaitMs: number } | undefined>
+  /** The id of the live slot of `by` and kind, if there is one. */
+  readonly find: (by: By, kind: SlotKind) => Promise<string | undefined>
+  /**
+   * Slot and budget in one step: refuses while the budget waits, otherwise books a failure in both before the code is
+   * looked at. Budget `backup_code` spends the slot and an allowance an hour per subject and browser, never the subject's.
+   */
+  readonly takeAttempt: (by: By, id: string, budget: Budget, options: { readonly browserKnown: boolean, readonly inARow: number, readonly limits: Limits }) => Promise<Taken>
+  /** After `accepted` and `used`. `accepted` ends the slot and the budget's count and wait; `used` undoes this attempt and the wait it began. */
+  readonly giveBack: (receipt: Receipt, outcome: 'accepted' | 'used') => Promise<void>
+  /** Records a mailed code as the newest of the slot, if the resend wait, the hourly and the daily quota and the budget's wait allow. */
+  readonly send: (by: By, id: string, options: { readonly codeHash: string, readonly browserKnown: boolean, readonly limits: Limits }) => Promise<Sent>
+  /** The held answer of a slot. */
+  readonly held: (by: By, id: string) => Promise<string | undefined>
+  /** Ends the slot. */
+  readonly end: (by: By, id: string) => Promise<void>
+  /** Forgets all waits and counts of a subject (administration, credentials changed). */
+  readonly clearBudget: (tenant: string, subject: string) => Promise<void>
+  /** Now, by the clock that this store holds authoritative. */
+  readonly now: () => Promise<number>
+  /** Rejects when the store cannot be used. */
+  readonly check: () => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+/** A row for the outbox: mailed if it can be, else shown at the next verified page until dismissed. */
+export interface Notice {
+  /** A message of locales/, as `totp_enabled`. */
+  readonly message: string
+  /** Sealed address, or null when there is none. */
+  readonly to: string | null
+  readonly locale: string | null
+  readonly values: Readonly<Record<string, string>>
+}
+
+export interface AcceptRequest {
+  readonly by: By
+  /** The browser the login assurance will belong to (`next_browser`), else `by.browser`. */
+  readonly bindTo: string
+  readonly slot: Pick<Slot, 'id' | 'kind' | 'epoch' | 'returnPath'>
+  readonly use: Use
+  readonly factor: string
+  /** TOTP and e-mail are refused while locked; backup codes are not. */
+  readonly whileLocked: boolean
+  /** What to record: null for `record: false` and pending enrolments' own transaction. */
+  readonly record: { readonly purpose: Purpose, readonly expiresAt: number, readonly scope: 'any' | 'recovery' } | null
+  readonly idempotencyKey: string | null
+  readonly now: number
+  readonly event: Event
+  readonly notices: readonly Notice[]
+}
+
+export type AcceptResult =
+  | { readonly result: 'accepted', readonly backupCodesLeft: number }
+  /** The conditional write did not happen: the code was already used. */
+  | { readonly result: 'used' }
+  /** Epoch changed, challenge already accepted by another, or authenticator gone. */
+  | { readonly result: 'gone' }
+  | { readonly result: 'locked' }
+
+/** A recorded success, for an idempotent repeat within 60 s. */
+export interface AcceptedBefore {
+  readonly by: By
+  readonly factor: string
+  readonly purpose: Purpose
+  readonly returnPath: string | null
+  readonly idempotencyKey: string | null
+  readonly at: number
+  readonly expiresAt: number
+}
+
+/** A change of factors: one transaction with its step-up check, event, change row, notices and new epoch. */
+export interface FactorChange {
+  readonly by: By
+  readonly now: number
+  /** Epoch the decision was made under; the transaction refuses another. */
+  readonly epoch: number
+  /**
+   * `step_up`: the session's step-up must be younger than `stepUpMs` (scope `recovery` only where `recovery` is true) and
+   * made with one of `factors`. `first`: the subject must have no authenticator that counts, and a fence only opens by `enrolmentCodeHash`.
+   */
+  readonly allowedBy:
+    | { readonly by: 'step_up', readonly stepUpMs: number, readonly factors: readonly string[], readonly recovery: boolean }
+    | { readonly by: 'first', readonly enrolmentCodeHash: string | null }
+    | { readonly by: 'administrator' }
+  /** Factors whose authenticators are removed first. */
+  readonly remove: readonly string[]
+  readonly add: readonly Authenticator[]
+  /** The session that did it is re-recorded under the new epoch with these; null leaves it ended. */
+  readonly record: { readonly factor: string, readonly browser: string, readonly login: boolean, readonly stepUp: boolean, readonly loginExpiresAt: number } | null
+  /** Ends lock and counts (renewing TOTP, a new set of codes). */
+  readonly unlock: boolean
+  /** The slot whose confirmation this is: accepted once. */
+  readonly slot: string | null
+  readonly event: Event
+  readonly notices: readonly Notice[]
+}
+
+export type FactorChangeResult =
+  | { readonly result: 'changed', readonly epoch: number }
+  | { readonly result: 'step_up_required' }
+  | { readonly result: 'proof_required' }
+  | { readonly result: 'gone' }
+
+export interface RecordedEvent extends Event {
+  readonly id: number
+  readonly tenant: string
+  readonly at: number
+}
+
+export interface PendingNotice extends Notice {
+  readonly id: string
+  readonly tenant: string
+  readonly subject: string
+  readonly at: number
+}
+
+/**
+ * Truth: what must never happen twice and must survive. SQL. Each method is one transaction; a write that the domain's
+ * conditions forbid MUST leave nothing behind. MUST throw Problem `unavailable` when the database cannot be used, and
+ * MUST NOT report a subject as unknown unless it knows.
+ */
+export interface Records {
+  /** One indexed read. `in30Days` counts failures younger than 30 days before `now`; the assurance is only returned if session, browser, subject and epoch fit and it has not expired. */
+  readonly subject: (by: By, now: number) => Promise<SubjectState>
+  /** The gate's question: as `subject`, and ends a record of this session that names another subject (with its change row). Also the tenant's newest change number. */
+  readonly question: (by: By, now: number) => Promise<{ readonly state: SubjectState, readonly change: number }>
+  /** Who a session was recorded with. */
+  readonly subjectOf: (tenant: string, session: string, now: number) => Promise<string | undefined>
+  /**
+   * The one transaction of a right answer. Checks: epoch equal, authenticator active and its use possible, not locked
+   * (unless `whileLocked`), `(tenant, slot)` not yet accepted (unique). Then: uses it up, resets the failures in a row of
+   * the budget of `by`, records the assurance, marks the browser known, writes event and notices.
+   */
+  readonly accept: (request: AcceptRequest) => Promise<AcceptResult>
+  readonly acceptedBefore: (tenant: string, slot: string) => Promise<AcceptedBefore | undefined>
+  /** Binds an idempotent repeat's assurance to the newest next browser. */
+  readonly rebind: (by: By, browser: string) => Promise<void>
+  /** The transaction of a wrong answer: counts, event, and at the cap the lock with its change row and notices. Returns the counts after it. */
+  readonly reject: (by: By, options: { readonly now: number, readonly browserKnown: boolean, readonly limits: Limits, readonly counts: boolean, readonly event: Event, readonly lockNotices: readonly Notice[] }) =>
+    Promise<{ readonly inARow: number, readonly in30Days: number, readonly locked: boolean }>
+  readonly changeFactors: (change: FactorChange) => Promise<FactorChangeResult>
+  /** Writes what the console said: address and language, sealed by the caller. */
+  readonly remember: (tenant: string, subject: string, known: { readonly contact?: string | null | undefined, readonly locale?: string | undefined }) => Promise<void>
+  /** The console rotated its session id. False if there was nothing to move. */
+  readonly move: (by: Pick<By, 'tenant' | 'session'>, to: string, now: number) => Promise<boolean>
+  /** Log-out. */
+  readonly endSession: (tenant: string, session: string, now: number, event: Event) => Promise<void>
+  /** Raises the epoch; `keep` is re-recorded under the new one. Writes the change row and event. */
+  readonly raiseEpoch: (tenant: string, subject: string, options: { readonly keep?: By | undefined, readonly clearWaits: boolean, readonly now: number, readonly event: Event }) => Promise<void>
+  readonly sessions: (tenant: string, subject: string, now: number) => Promise<readonly { readonly session: string, readonly at: number, readonly expiresAt: number, readonly factor: string }[]>
+
+  /** Administration. Each writes its event, change row and notices and raises the epoch where factors or rules change. */
+  readonly administer: (tenant: string, subject: string, act:
+    | { readonly act: 'unlock' }
+    /** Removes all factors; fenced until `enrolmentCodeHash` is given, unless null (open). */
+    | { readonly act: 'reset', readonly enrolmentCodeHash: string | null, readonly expiresAt: number }
+    | { readonly act: 'enrolment_code', readonly enrolmentCodeHash: string, readonly expiresAt: number }
+    | { readonly act: 'require', readonly from: number | null }
+    | { readonly act: 'address', readonly sealed: string | null }
+    /** Erases all but the audit rows, in which `keyed` replaces the subject. */
+    | { readonly act: 'delete', readonly keyed: string }
+    | { readonly act: 'rename', readonly to: string },
+  options: { readonly now: number, readonly event: Event, readonly notices: readonly Notice[] }) => Promise<'done' | 'target_has_factors' | 'unknown'>
+
+  readonly writeEvent: (tenant: string, event: Event, now: number) => Promise<void>
+  readonly events: (tenant: string, after: number, limit: number, subject?: string) => Promise<readonly RecordedEvent[]>
+  readonly changes: {
+    readonly since: (tenant: string, number: number, limit: number) => Promise<readonly Change[]>
+    readonly newest: (tenant: string) => Promise<number>
+    /** The rules of the whole tenant changed (policy reload). */
+    readonly tenantChanged: (tenant: string, now: number) => Promise<void>
+  }
+  readonly notices: {
+    /** Takes due rows for a while, so that no other worker sends them. */
+    readonly take: (now: number, limit: number) => Promise<readonly PendingNotice[]>
+    readonly sent: (id: string, now: number) => Promise<void>
+    /** `retryAt` null: it cannot be delivered and is shown on pages instead. */
+    readonly failed: (id: string, retryAt: number | null) => Promise<void>
+    readonly shown: (tenant: string, subject: string) => Promise<readonly PendingNotice[]>
+    readonly dismiss: (tenant: string, subject: string, id: string) => Promise<void>
+  }
+  /** Embedded mode: one process. Resolves with who holds the lease if it is held by another. */
+  readonly lease: {
+    readonly take: (holder: { readonly id: string, readonly host: string, readonly pid: number }, now: number, staleMs: number) => Promise<{ readonly host: string, readonly pid: number } | undefined>
+    readonly release: (id: string) => Promise<void>
+  }
+  /** Tenants that have rows. */
+  readonly tenants: () => Promise<readonly string[]>
+  /** Prunes what no rule needs any more: accepted marks, expired assurances, old failures, events past retention. */
+  readonly prune: (now: number, eventRetentionMs: number) => Promise<void>
+  readonly now: () => Promise<number>
+  readonly check: () => Promise<void>
+  readonly close: () => Promise<void>
+}
