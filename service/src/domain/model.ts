@@ -175,6 +175,11 @@ export interface Change {
   readonly subject: string | null
 }
 
+/** Additional data that binds a sealed text to its place: `authenticator` (tenant, subject, factor, id), `contact` (tenant, subject), `pending` (tenant, subject, kind). */
+export function sealContext (place: 'authenticator' | 'contact' | 'pending', ...parts: readonly string[]): string {
+  return JSON.stringify([place, ...parts])
+}
+
 /** One request of a console's or a person's, as the domain takes it. */
 export interface Ask {
   readonly by: By

@@ -134,7 +134,7 @@ export interface Pending {
 export interface Notice {
   /** A message of locales/, as `totp_enabled`. */
   readonly message: string
-  /** Sealed address, or null when there is none. */
+  /** Address sealed for `sealContext('contact', tenant, subject)`, or null when there is none. */
   readonly to: string | null
   readonly locale: string | null
   readonly values: Readonly<Record<string, string>>
@@ -149,7 +149,7 @@ export interface AcceptRequest {
   readonly factor: string
   /** TOTP and e-mail are refused while locked; backup codes are not. */
   readonly whileLocked: boolean
-  /** What to record: null for `record: false` and pending enrolments' own transaction. */
+  /** What to record; null leaves no assurance behind. Scope `recovery` with purpose `login` records the login and, beside it, a step-up of that scope. */
   readonly record: { readonly purpose: Purpose, readonly expiresAt: number, readonly scope: 'any' | 'recovery' } | null
   readonly idempotencyKey: string | null
   readonly now: number
@@ -248,7 +248,7 @@ export interface Records {
     Promise<{ readonly inARow: number, readonly in30Days: number, readonly locked: boolean }>
   readonly changeFactors: (change: FactorChange) => Promise<FactorChangeResult>
   /** Writes what the console said: address and language, sealed by the caller. */
-  readonly remember: (tenant: string, subject: string, known: { readonly contact?: string | null | undefined, readonly locale?: string | undefined }) => Promise<void>
+  readonly remember: (tenant: string, subject: string, known: { readonly contact?: string | null | undefined, readonly locale?: string | undefined, readonly notices: readonly Notice[], readonly now: number }) => Promise<void>
   /** The console rotated its session id. False if there was nothing to move. */
   readonly move: (by: Pick<By, 'tenant' | 'session'>, to: string, now: number) => Promise<boolean>
   /** Log-out. */
@@ -267,7 +267,8 @@ export interface Records {
     | { readonly act: 'address', readonly sealed: string | null }
     /** Erases all but the audit rows, in which `keyed` replaces the subject. */
     | { readonly act: 'delete', readonly keyed: string }
-    | { readonly act: 'rename', readonly to: string },
+    /** Secrets are bound to their subject, so they are sealed anew. */
+    | { readonly act: 'rename', readonly to: string, readonly reseal: (sealed: string, place: 'contact' | 'authenticator', factor: string, id: string) => string },
   options: { readonly now: number, readonly event: Event, readonly notices: readonly Notice[] }) => Promise<'done' | 'target_has_factors' | 'unknown'>
 
   readonly writeEvent: (tenant: string, event: Event, now: number) => Promise<void>
