@@ -1,5 +1,7 @@
 // Every problem a caller can see (RFC 9457): code → status and title. Codes never change meaning.
 
+import type { Verdict } from './model.ts'
+
 export const PROBLEMS = {
   bad_request: { status: 400, title: 'The request is not understood' },
   code_malformed: { status: 400, title: 'No verification method of this challenge takes a code of this form; nothing was counted' },
@@ -57,5 +59,18 @@ export class Problem extends Error {
     this.code = code
     this.details = details
     this.statusCode = PROBLEMS[code].status
+  }
+}
+
+/** A verdict as the problem that callers see. */
+export function problemOf (verdict: Exclude<Verdict, { verdict: 'accepted' }>, gone: 'challenge_gone' | 'enrolment_gone' = 'enrolment_gone'): Problem {
+  switch (verdict.verdict) {
+    case 'rejected': return new Problem('code_rejected', { attempts_left: verdict.left, clock_off: verdict.clockOffSeconds })
+    case 'used': return new Problem('code_used', { next_in: verdict.nextIn })
+    case 'waiting': return new Problem('waiting', { retry_after: verdict.waitFor })
+    case 'locked': return new Problem('locked')
+    case 'gone': return new Problem(gone)
+    case 'malformed': return new Problem('code_malformed')
+    default: return verdict satisfies never
   }
 }
