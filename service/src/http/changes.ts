@@ -1,0 +1,90 @@
+// /v1/changes: the stream by which gates hear within a second whose assurance ended.
+
+import type { FastifyPluginAsync, FastifyReply } from 'fastify'
+import type { Change } from '../domain/model.ts'
+import type { Records } from '../domain/ports.ts'
+
+/** The framework's own type knows nothing of summaries; swagger's does where it is loaded. */
+const described = { summary: 'Server-sent events: changes of this tenant after Last-Event-ID, and the newest number every second' }
+
+/** Rows a stream sends at once; more follow on the next turn. */
+const BATCH = 500
+
+interface Listener {
+  readonly tenant: string
+  readonly reply: FastifyReply
+  after: number
+  busy: boolean
+}
+
+/**
+ * One reader a process: every second, or when woken, it reads the new rows of each tenant that has listeners, and
+ * sends the newest number as a heartbeat. A listener that does not drain is cut off; it comes back with its last number.
+ */
+export function createChangeStream ({ records, onError }: { readonly records: Records, readonly onError: (error: unknown) => void }) {
+  const listeners = new Set<Listener>()
+
+  const drop = (listener: Listener) => {
+    listeners.delete(listener)
+    listener.reply.raw.destroy()
+  }
+  const write = (listener: Listener, text: string) => {
+    if (listener.reply.raw.writableLength > 1_000_000) drop(listener)
+    else listener.reply.raw.write(text)
+  }
+  const serve = async (listener: Listener, newest: number) => {
+    if (listener.busy) return
+    listener.busy = true
+    try {
+      while (listeners.has(listener) && listener.after < newest) {
+        const rows = await records.changes.since(listener.tenant, listener.after, BATCH)
+        if (rows.length === 0) break
+        for (const row of rows) {
+          write(listener, `event: change\nid: ${row.number}\ndata: ${JSON.stringify(wire(row))}\n\n`)
+          listener.after = row.number
+        }
+      }
+      if (listeners.has(listener)) write(listener, `event: newest\ndata: {"number":${listener.after}}\n\n`)
+    } finally {
+      listener.busy = false
+    }
+  }
+
+  /** Reads what is new and sends it; the heartbeat goes out only when the database could be asked. */
+  const beat = async (): Promise<void> => {
+    for (const tenant of new Set([...listeners].map(listener => listener.tenant))) {
+      try {
+        const newest = await records.changes.newest(tenant)
+        await Promise.all([...listeners].filter(listener => listener.tenant === tenant).map(async listener => { await serve(listener, newest) }))
+      } catch (error) {
+        onError(error)
+      }
+    }
+  }
+
+  const routes: FastifyPluginAsync = async app => {
+    app.get('/', { schema: described }, async (request, reply) => {
+      const last = request.headers['last-event-id']
+      const after = typeof last === 'string' && /^\d{1,15}$/.test(last) ? Number(last) : await records.changes.newest(request.tenant.id)
+      reply.hijack()
+      const listener: Listener = { tenant: request.tenant.id, reply, after, busy: false }
+      reply.raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store', 'x-accel-buffering': 'no' })
+      reply.raw.on('close', () => { listeners.delete(listener) })
+      reply.raw.on('error', () => { listeners.delete(listener) })
+      reply.raw.write(`event: newest\ndata: {"number":${after}}\n\n`)
+      listeners.add(listener)
+    })
+  }
+
+  return {
+    routes,
+    beat,
+    listeners: () => listeners.size,
+    /** Ends all streams, so that a closing server has no open answers. */
+    close: () => { for (const listener of [...listeners]) { listeners.delete(listener); listener.reply.raw.end() } }
+  }
+}
+
+function wire ({ number, kind, session, subject }: Change) {
+  return { number, kind, ...(session === null ? {} : { session_ref: session }), ...(subject === null ? {} : { subject }) }
+}
