@@ -1,0 +1,240 @@
+// The service's HTTP interface, as narrow as a gate needs it: deadlines, bounded concurrency, answers checked by hand.
+
+import type { About, Answer, Asked, By, LoginStatus, Opened, OpenChallenge, ServiceProblem, TotpStatus } from './model.ts'
+
+export interface Client {
+  readonly question: (by: By, exempt: string | undefined) => Promise<Asked<Answer>>
+  readonly open: (ask: OpenAsk) => Promise<Asked<Opened>>
+  readonly move: (session: string, to: string) => Promise<Asked<null>>
+  readonly end: (session: string) => Promise<Asked<null>>
+  readonly credentialsChanged: (subject: string, keep: By | undefined) => Promise<Asked<null>>
+  readonly page: (ask: PageAsk) => Promise<Asked<PageAnswer>>
+  /** The stream of changes; ends with the signal. */
+  readonly changes: (after: number | undefined, signal: AbortSignal) => Promise<Response>
+}
+
+export interface OpenAsk {
+  readonly by: By
+  readonly purpose: 'login' | 'step_up'
+  readonly about: About
+  readonly returnPath?: string | undefined
+  readonly code?: string | undefined
+  readonly record?: boolean | undefined
+}
+
+export interface PageAsk {
+  readonly method: string
+  /** Below `/pages/`, canonical. */
+  readonly rest: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: Buffer | undefined
+}
+
+export interface PageAnswer {
+  readonly status: number
+  readonly headers: Headers
+  readonly body: Buffer
+}
+
+export interface ClientOptions {
+  readonly service: string
+  readonly tenantKey: string
+  readonly timeoutMs: number
+  readonly now: () => number
+  readonly fetch?: typeof fetch
+}
+
+/** Calls that are under way at once; further ones wait in a queue, and past that are told that the service is away. */
+const IN_FLIGHT = 64
+const QUEUE = 256
+/** After a call that nobody answered, others are not tried for so long. */
+const PAUSE = 500
+const PAGE_LIMIT = 2_000_000
+
+type Reply = { readonly status: number, readonly body: unknown }
+
+export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call = fetch }: ClientOptions): Client {
+  const authorization = `Bearer ${tenantKey}`
+  const waiting: (() => void)[] = []
+  let inFlight = 0
+  let awayUntil = -Infinity
+
+  async function bounded<T> (work: () => Promise<Asked<T>>): Promise<Asked<T>> {
+    if (now() < awayUntil) return away()
+    if (inFlight >= IN_FLIGHT) {
+      if (waiting.length >= QUEUE) return away()
+      await new Promise<void>(resolve => waiting.push(resolve))
+      if (now() < awayUntil) {
+        waiting.shift()?.()
+        return away()
+      }
+    }
+    inFlight++
+    try {
+      const asked = await work()
+      if (asked.outcome === 'away') awayUntil = now() + PAUSE
+      return asked
+    } finally {
+      inFlight--
+      waiting.shift()?.()
+    }
+  }
+
+  async function json<T> (method: string, path: string, headers: Record<string, string>, body: unknown, read: (reply: Reply) => T | undefined): Promise<Asked<T>> {
+    return await bounded(async () => {
+      let reply: Reply
+      try {
+        const response = await call(service + path, {
+          method,
+          redirect: 'manual',
+          signal: AbortSignal.timeout(timeoutMs),
+          headers: { authorization, accept: 'application/json', ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
+          ...(body === undefined ? {} : { body: JSON.stringify(body) })
+        })
+        if (gone(response.status)) {
+          await response.body?.cancel()
+          return away(response.headers.get('retry-after'))
+        }
+        const text = await response.text()
+        reply = { status: response.status, body: text === '' ? undefined : parsed(text) }
+      } catch {
+        // Refused, reset, timed out: nobody answered.
+        return away()
+      }
+      const answer = reply.status >= 200 && reply.status < 300 ? read(reply) : undefined
+      return answer === undefined ? { outcome: 'problem', problem: problemOf(reply) } : { outcome: 'answer', answer }
+    })
+  }
+
+  return {
+    question: async (by, exempt) => await json('GET', `/v1/assurances/${by.session}`, {
+      'postern-subject': base64url(by.subject),
+      'postern-browser': by.browser,
+      ...(exempt === undefined ? {} : { 'postern-exempt': exempt })
+    }, undefined, reply => reply.status === 200 ? answerOf(reply.body) : undefined),
+
+    open: async ({ by, purpose, about, returnPath, code, record }) => await json('POST', '/v1/challenges', {}, {
+      by,
+      purpose,
+      about,
+      ...(returnPath === undefined ? {} : { return_path: returnPath }),
+      ...(code === undefined ? {} : { code }),
+      ...(record === undefined ? {} : { record })
+    }, reply => openedOf(reply.body)),
+
+    move: async (session, to) => await json('POST', `/v1/assurances/${session}/move`, {}, { to }, () => null),
+    end: async session => await json('DELETE', `/v1/assurances/${session}`, {}, undefined, () => null),
+    credentialsChanged: async (subject, keep) => await json('POST', `/v1/subjects/${base64url(subject)}/credentials-changed`, {}, keep === undefined ? {} : { keep }, () => null),
+
+    page: async ({ method, rest, headers, body }) => await bounded(async () => {
+      try {
+        const response = await call(`${service}/pages/${rest}`, {
+          method,
+          redirect: 'manual',
+          signal: AbortSignal.timeout(timeoutMs * 4),
+          headers: { ...headers, authorization },
+          ...(body === undefined ? {} : { body: new Uint8Array(body) })
+        })
+        // A 503 that is a page of the service's own says more than ours; one without is a proxy's.
+        if (gone(response.status) && !(response.headers.get('content-type') ?? '').startsWith('text/html')) {
+          await response.body?.cancel()
+          return away(response.headers.get('retry-after'))
+        }
+        const bytes = Buffer.from(await response.arrayBuffer())
+        if (bytes.length > PAGE_LIMIT) return away()
+        return { outcome: 'answer', answer: { status: response.status, headers: response.headers, body: bytes } }
+      } catch {
+        return away()
+      }
+    }),
+
+    changes: async (after, signal) => await call(`${service}/v1/changes`, {
+      redirect: 'manual',
+      signal,
+      headers: { authorization, accept: 'text/event-stream', ...(after === undefined ? {} : { 'last-event-id': String(after) }) }
+    })
+  }
+}
+
+export function base64url (text: string): string {
+  return Buffer.from(text).toString('base64url')
+}
+
+function away (retryAfter?: string | null): { readonly outcome: 'away', readonly retryAfter: number } {
+  const seconds = Number(retryAfter ?? '')
+  return { outcome: 'away', retryAfter: Number.isInteger(seconds) && seconds > 0 && seconds <= 600 ? seconds : 5 }
+}
+
+function gone (status: number): boolean {
+  return status === 502 || status === 503 || status === 504
+}
+
+function parsed (text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+// The one narrowing of this boundary: whatever came over the wire, as something whose members may be looked at.
+function members (value: unknown): Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value as Readonly<Record<string, unknown>> : {}
+}
+
+function text (value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined
+}
+
+function count (value: unknown): number | undefined {
+  return typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : undefined
+}
+
+const LOGIN: readonly LoginStatus[] = ['verified', 'not_required', 'enrolment_required', 'verification_required']
+const TOTP: readonly TotpStatus[] = ['not_enabled', 'enabled', 'expired']
+
+function answerOf (body: unknown): Answer | undefined {
+  const { status, login, step_up: stepUp, totp, session_ref: sessionRef, change } = members(body)
+  const word = LOGIN.find(one => one === status)
+  const number = count(change)
+  if (word === undefined || text(sessionRef) === undefined || number === undefined) return undefined
+  const age = count(members(stepUp)['age'])
+  const factor = text(members(stepUp)['factor'])
+  const expiresIn = count(members(login)['expires_in']) ?? null
+  // A verified session without an end is not an answer.
+  if (word === 'verified' && expiresIn === null) return undefined
+  return {
+    status: word,
+    loginExpiresIn: expiresIn,
+    stepUp: age === undefined || factor === undefined ? null : { age, factor },
+    totp: TOTP.find(one => one === totp) ?? 'not_enabled',
+    sessionRef: text(sessionRef) ?? '',
+    change: number
+  }
+}
+
+function openedOf (body: unknown): Opened | undefined {
+  const { status, challenge } = members(body)
+  if (status === 'not_required' || status === 'verified' || status === 'accepted') return { status }
+  if (status !== 'open') return undefined
+  const open = challengeOf(challenge)
+  return open === undefined ? undefined : { status, challenge: open }
+}
+
+function challengeOf (body: unknown): OpenChallenge | undefined {
+  const { id, methods, attempts_left: attemptsLeft, masked_address: maskedAddress, csrf } = members(body)
+  const name = text(id)
+  if (name === undefined || !/^[A-Za-z0-9_-]{16,64}$/.test(name) || !Array.isArray(methods)) return undefined
+  return {
+    id: name,
+    methods: methods.filter(method => typeof method === 'string'),
+    attemptsLeft: count(attemptsLeft) ?? 0,
+    maskedAddress: text(maskedAddress) ?? null,
+    csrf: text(csrf) ?? ''
+  }
+}
+
+function problemOf ({ status, body }: Reply): ServiceProblem {
+  const { code, attempts_left: attemptsLeft, retry_after: retryAfter, next_in: nextIn } = members(body)
+  return { code: text(code) ?? 'unexpected', status, attemptsLeft: count(attemptsLeft), retryAfter: count(retryAfter), nextIn: count(nextIn) }
+}

@@ -1,0 +1,221 @@
+// The hosted pages under the prefix: requests to the service are built anew from an allow-list, answers are filtered.
+
+import { readFileSync } from 'node:fs'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { Assurances } from './assurances.ts'
+import { browserName, type Binding } from './binding.ts'
+import type { Answering } from './carry.ts'
+import { base64url, type Client, type PageAnswer } from './client.ts'
+import { FORM_LIMIT, readForm, takeCode } from './forms.ts'
+import type { Passage } from './gate.ts'
+import type { About, Who } from './model.ts'
+import type { Settings } from './options.ts'
+import { CONTENT_SECURITY_POLICY, type OwnPages } from './own-pages.ts'
+import { canonicalTarget, returnPath } from './path.ts'
+import { isNavigation, mediaType, sameOrigin } from './requests.ts'
+import { OWN_ROUTE, UPGRADE_ROUTE } from './rules.ts'
+import type { Sockets } from './sockets.ts'
+import type { StepUpPasses } from './step-up-passes.ts'
+
+export interface PagesParts {
+  readonly settings: Settings
+  readonly client: Client
+  readonly assurances: Assurances
+  readonly binding: Binding
+  readonly answering: Answering
+  readonly pages: OwnPages
+  readonly passes: StepUpPasses
+  readonly sockets: Sockets
+  /** Below the prefix. */
+  readonly hiddenPath: string
+  readonly passageOf: (request: FastifyRequest) => Passage
+  readonly about: (request: FastifyRequest, who: Who) => About
+  readonly notes: () => readonly string[]
+}
+
+/** What comes back from the service beside status and body; never a cookie, never `postern-bind`. */
+const PASSED_BACK = ['content-type', 'content-language', 'content-disposition', 'content-security-policy', 'cross-origin-opener-policy', 'x-frame-options', 'referrer-policy', 'retry-after', 'etag', 'vary']
+/** What the service may know of the browser's request. */
+const PASSED_ON = ['accept', 'accept-language', 'content-type', 'user-agent']
+
+export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promise<void> {
+  const { settings, client, assurances, binding, answering, pages, passes, passageOf, about } = parts
+  const { prefix, publicOrigin } = settings
+
+  function script (reply: FastifyReply, status: number, code: string, title: string): FastifyReply {
+    return reply.code(status).header('cache-control', 'no-store').header('content-type', 'application/problem+json')
+      .send(JSON.stringify({ type: `urn:postern:problem:${code}`, title, status, code }))
+  }
+
+  function signedOut (request: FastifyRequest, reply: FastifyReply): FastifyReply {
+    if (!isNavigation(request)) return script(reply, 401, 'login_required', 'Nobody is logged in')
+    answering.page(reply, 401, pages.signedOut(answering.seen(request)))
+    return reply
+  }
+
+  function refused (request: FastifyRequest, reply: FastifyReply): FastifyReply {
+    if (!isNavigation(request)) return script(reply, 403, 'origin_refused', 'Only pages of this origin may send this')
+    answering.page(reply, 403, pages.refused(answering.seen(request)))
+    return reply
+  }
+
+  function cookiesNeeded (request: FastifyRequest, reply: FastifyReply): FastifyReply {
+    if (!isNavigation(request)) return script(reply, 400, 'cookies_needed', 'The browser did not send back the binding cookie')
+    answering.page(reply, 400, pages.cookies(answering.seen(request)))
+    return reply
+  }
+
+  function away (request: FastifyRequest, reply: FastifyReply, seconds: number): FastifyReply {
+    void reply.header('retry-after', String(seconds))
+    if (!isNavigation(request)) return script(reply, 503, 'unavailable', 'The verification service cannot answer right now')
+    answering.page(reply, 503, pages.away(answering.seen(request), seconds))
+    return reply
+  }
+
+  // A page below the console's own origin that sent somebody here; never one of ours, never a URL.
+  function cameFrom (request: FastifyRequest): string {
+    const { referer } = request.headers
+    if (referer === undefined || !URL.canParse(referer)) return '/'
+    const { origin, pathname, search } = new URL(referer)
+    return origin === publicOrigin && pathname !== prefix && !pathname.startsWith(`${prefix}/`) ? returnPath(pathname + search) : '/'
+  }
+
+  async function proxy (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+    const target = canonicalTarget(request.raw.url ?? '')
+    const rest = 'refused' in target ? '' : target.path.slice(prefix.length + 1)
+    if (!/^[a-z0-9-]+(?:\/[A-Za-z0-9._-]+)*$/.test(rest)) return script(reply, 404, 'not_found', 'There is nothing here')
+    const asset = rest.startsWith('assets/')
+    const passage = passageOf(request)
+    const post = request.method === 'POST'
+    if (post && (asset || !sameOrigin(request, publicOrigin))) return refused(request, reply)
+    const { who: asking } = passage
+    if (asking === undefined && !asset) return signedOut(request, reply)
+
+    const bound = asking !== undefined && binding.wellFormed(asking.binding)
+    if (!asset && !bound && (post || rest.startsWith('verify/'))) return cookiesNeeded(request, reply)
+    const value = bound ? asking.binding : binding.fresh()
+    const who = asking === undefined ? undefined : { ...asking, binding: value, key: '' }
+    if (who !== undefined && !asset && !post && rest.startsWith('settings')) {
+      const standing = await assurances.ask({ ...who, key: `${value}\n${asking?.key ?? ''}` })
+      if (standing.standing === 'verification_required') {
+        await answering.toVerification(passage, who, returnPath(request.raw.url ?? '/'), reply)
+        return reply
+      }
+    }
+
+    const next = binding.fresh()
+    const by = who === undefined || asset ? undefined : assurances.by(who)
+    const headers: Record<string, string> = { 'postern-prefix': prefix, 'x-request-id': String(request.id) }
+    for (const name of PASSED_ON) {
+      const given = request.headers[name]
+      if (typeof given === 'string') headers[name] = given
+    }
+    if (by !== undefined && who !== undefined) {
+      headers['postern-subject'] = base64url(by.subject)
+      headers['postern-session'] = by.session
+      headers['postern-browser'] = by.browser
+      headers['postern-about'] = base64url(JSON.stringify(about(request, who)))
+      headers['postern-next-browser'] = browserName(next)
+    }
+    const notes = parts.notes()
+    if (notes.length > 0) headers['postern-notes'] = notes.join(',')
+
+    const asked = await client.page({ method: post ? 'POST' : 'GET', rest, headers, body: post ? bodyOf(request) : undefined })
+    // What this session may do can have changed with any answer to a form.
+    if (post && who !== undefined) assurances.forgetSession(who.identity.kind, who.identity.session)
+    if (asked.outcome !== 'answer') return away(request, reply, asked.outcome === 'away' ? asked.retryAfter : 30)
+    const { answer } = asked
+    if (!asset) void reply.header('set-cookie', binding.cookie(answer.headers.get('postern-bind') === 'next' ? next : value))
+    return passBack(reply, answer, asset)
+  }
+
+  function passBack (reply: FastifyReply, { status, headers, body }: PageAnswer, asset: boolean): FastifyReply {
+    for (const name of PASSED_BACK) {
+      const given = headers.get(name)
+      if (given !== null) void reply.header(name, given)
+    }
+    void reply.header('x-content-type-options', 'nosniff').header('cache-control', asset ? headers.get('cache-control') ?? 'public, max-age=3600' : 'no-store')
+    if (!asset) {
+      if (!headers.has('referrer-policy')) void reply.header('referrer-policy', 'same-origin')
+      if (!headers.has('content-security-policy')) void reply.header('content-security-policy', CONTENT_SECURITY_POLICY)
+      void reply.header('x-frame-options', 'DENY').header('cross-origin-opener-policy', 'same-origin')
+    }
+    const location = headers.get('location')
+    if (location !== null) {
+      if (returnPath(location) !== location) return script(reply, 502, 'unexpected', 'The verification service pointed somewhere else')
+      void reply.header('location', location)
+    }
+    return reply.code(status).send(body)
+  }
+
+  /** The code page of a GET that needs a code with the very request: one single-use pass to that path. */
+  async function givePass (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+    const passage = passageOf(request)
+    const { who } = passage
+    if (!sameOrigin(request, publicOrigin)) return refused(request, reply)
+    if (who === undefined) return signedOut(request, reply)
+    const { code, rest } = takeCode(bodyOf(request) ?? Buffer.alloc(0))
+    const reading = readForm(rest)
+    const target = returnPath('fields' in reading ? reading.fields.find(({ name }) => name === 'target')?.value ?? '/' : '/')
+    const ask = { by: assurances.by(who), purpose: 'step_up' as const, about: { ...about(request, who), action: `GET ${target}`.slice(0, 255) } }
+    const answered = await client.open({ ...ask, ...(typeof code === 'string' && code !== '' ? { code: code.slice(0, 64) } : {}), record: false })
+    if (answered.outcome === 'answer' && (answered.answer.status === 'accepted' || answered.answer.status === 'not_required')) {
+      passes.give(who.key, target)
+      return reply.code(303).header('location', target).header('cache-control', 'no-store').send('')
+    }
+    const opened = await client.open(ask)
+    if (opened.outcome !== 'answer' || opened.answer.status !== 'open') return away(request, reply, opened.outcome === 'away' ? opened.retryAfter : 5)
+    answering.page(reply, 401, pages.code(answering.seen(request, passage), {
+      challenge: opened.answer.challenge,
+      action: undefined,
+      target: `${prefix}/own/pass`,
+      fields: [{ name: 'target', value: target }],
+      charset: 'utf-8',
+      carried: false,
+      rejected: answered.outcome === 'problem' ? answered.problem : undefined
+    }))
+    return reply
+  }
+
+  return async scope => {
+    const own = { config: { postern: OWN_ROUTE } }
+    scope.removeAllContentTypeParsers()
+    scope.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: FORM_LIMIT }, (_request, body, done) => { done(null, body) })
+    for (const [path, file, type] of FILES) {
+      const body = fileOf(file)
+      scope.get(path, own, async (_request, reply) => reply.headers({ 'content-type': type, 'cache-control': 'public, max-age=3600', 'x-content-type-options': 'nosniff', 'cross-origin-resource-policy': 'same-origin' }).send(body()))
+    }
+    scope.get('/verify', own, async (request, reply) => {
+      const passage = passageOf(request)
+      if (passage.who === undefined) return signedOut(request, reply)
+      await answering.toVerification(passage, passage.who, cameFrom(request), reply, 'return')
+      return reply
+    })
+    scope.post('/own/pass', own, givePass)
+    scope.get('/*', own, proxy)
+    scope.post('/*', own, proxy)
+    scope.get(parts.hiddenPath, { config: { postern: UPGRADE_ROUTE }, exposeHeadRoute: false }, async (request, reply) => {
+      const upgrade = parts.sockets.upgradeOf(request)
+      if (upgrade === undefined) return script(reply, 404, 'not_found', 'There is nothing here')
+      const { rule, who } = passageOf(request)
+      reply.hijack()
+      parts.sockets.pass(upgrade, rule.rule === 'gated' ? who : undefined)
+      return reply
+    })
+  }
+}
+
+const FILES = [
+  ['/own/style.css', 'style.css', 'text/css; charset=utf-8'],
+  ['/own/carried.js', 'carried.js', 'text/javascript; charset=utf-8'],
+  ['/postern.js', 'postern.js', 'text/javascript; charset=utf-8']
+] as const
+
+function fileOf (name: string): () => Buffer {
+  let bytes: Buffer | undefined
+  return () => { bytes ??= readFileSync(new URL(`../browser/${name}`, import.meta.url)); return bytes }
+}
+
+function bodyOf (request: FastifyRequest): Buffer | undefined {
+  return Buffer.isBuffer(request.body) && mediaType(request) !== 'multipart/form-data' ? request.body : undefined
+}

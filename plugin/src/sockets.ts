@@ -1,0 +1,121 @@
+// Upgrades are gated whoever listens for them, and sockets of an ended assurance are closed.
+
+import { ServerResponse, type IncomingMessage, type Server } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { Assurances } from './assurances.ts'
+import type { Who } from './model.ts'
+
+export interface Sockets {
+  /** The upgrade that this request stands for, if it does. */
+  readonly upgradeOf: (request: FastifyRequest) => Upgrade | undefined
+  /** Lets the upgrade through to whoever listens, and watches its socket. */
+  readonly pass: (upgrade: Upgrade, who: Who | undefined) => void
+  /** Asks again about every open socket that is not known to be verified; closes those that are not. */
+  readonly sweep: () => Promise<void>
+  readonly open: () => number
+}
+
+export interface Upgrade {
+  readonly request: IncomingMessage
+  readonly socket: Duplex
+  readonly head: Buffer
+  readonly response: ServerResponse
+  /** The target as it came. */
+  readonly target: string
+}
+
+export interface SocketsParts {
+  readonly app: FastifyInstance
+  readonly assurances: Assurances
+  /** A path that only this process knows, where the hidden gated route is. */
+  readonly hiddenPath: string
+}
+
+/**
+ * Node hands an upgrade to `upgrade` listeners past every Fastify hook (fastify/fastify-http-proxy#414). `emit` is the one
+ * place that all of them go through, whenever they were added, so the request is sent through a hidden route first.
+ */
+export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): Sockets {
+  const upgrades = new WeakMap<IncomingMessage, Upgrade>()
+  const watched = new Map<Duplex, Who>()
+  const server = app.server
+  const emit = emitterOf(server)
+
+  function gated (request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    const target = request.url ?? '/'
+    const response = new ServerResponse(request)
+    socket.on('error', ignore)
+    response.shouldKeepAlive = false
+    response.assignSocket(asSocket(socket))
+    response.on('finish', () => { socket.end() })
+    upgrades.set(request, { request, socket, head, response, target })
+    // The console's own hooks see the path as it came by `originalUrl`; the router sees the hidden one.
+    Object.assign(request, { originalUrl: target, url: hiddenPath })
+    app.routing(request, response)
+  }
+
+  refuseOtherListeners(server)
+  server.emit = function emitGated (event: string | symbol, ...args: unknown[]): boolean {
+    if (event === 'upgrade') {
+      const [request, socket, head] = args
+      gated(asRequest(request), asDuplex(socket), Buffer.isBuffer(head) ? head : Buffer.alloc(0))
+      return true
+    }
+    if (event === 'connect') {
+      // A tunnel has no path to decide on.
+      asDuplex(args[1]).destroy()
+      return true
+    }
+    return emit(event, ...args)
+  }
+
+  async function sweep (): Promise<void> {
+    await Promise.all([...watched].map(async ([socket, who]) => {
+      if (assurances.known(who.key) !== undefined) return
+      const standing = await assurances.ask(who)
+      if (standing.standing !== 'passed') socket.destroy()
+    }))
+  }
+  assurances.onEnded(() => { if (watched.size > 0) void sweep() })
+
+  return {
+    upgradeOf: request => upgrades.get(request.raw),
+    pass: ({ request, socket, head, response, target }, who) => {
+      upgrades.delete(request)
+      response.removeAllListeners('finish')
+      response.detachSocket(asSocket(socket))
+      request.url = target
+      if (who !== undefined) {
+        watched.set(socket, who)
+        socket.once('close', () => { watched.delete(socket) })
+      }
+      socket.removeListener('error', ignore)
+      if (socket.destroyed) return
+      emit('upgrade', request, socket, head)
+    },
+    sweep,
+    open: () => watched.size
+  }
+}
+
+const OTHER = new Set<string | symbol>(['request', 'checkContinue', 'checkExpectation'])
+
+/** Something that listens for requests beside Fastify answers past every hook, as engine.io's polling does. */
+function refuseOtherListeners (server: Server): void {
+  if (server.listenerCount('request') > 1 || server.listenerCount('checkContinue') > 0 || server.listenerCount('checkExpectation') > 0) throw beside()
+  server.on('newListener', event => { if (OTHER.has(event)) throw beside() })
+}
+
+function beside (): Error {
+  return new Error('postern: something else listens for requests on this server, beside Fastify and so beside the gate; give it a server of its own behind the gate.')
+}
+
+function ignore (): void {}
+
+// The narrowing functions of this boundary: Node's events are not typed by name here.
+type Emit = (event: string | symbol, ...args: unknown[]) => boolean
+function emitterOf (server: Server): Emit { return server.emit.bind(server) as Emit }
+function asRequest (value: unknown): IncomingMessage { return value as IncomingMessage }
+function asDuplex (value: unknown): Duplex { return value as Duplex }
+function asSocket (value: Duplex): Parameters<ServerResponse['assignSocket']>[0] { return value as Parameters<ServerResponse['assignSocket']>[0] }
