@@ -176,7 +176,7 @@ t.test('rule 3: backup codes', async t => {
   })
 
   await t.test('wrong ones spend the challenge and an allowance, never the subject\'s budget', async t => {
-    const thief = by('alice', 'thief')
+    const thief = by('alice', 'thief', 'the browser of a thief')
     for (let round = 0; round < 2; round++) {
       const challenge = await opened(s, thief)
       for (let index = 0; index < 5; index++) t.equal(code(await s.answer(thief, challenge.id, 'AAAA-BBBB-CCCC-DDDD')), 'code_rejected')
@@ -263,7 +263,7 @@ t.test('rule 6: attempts', async t => {
     const s = await startService(t)
     const { key } = await s.enrol(by('alice'))
     s.nextStep()
-    const thief = by('alice', 'thief')
+    const thief = by('alice', 'thief', 'the browser of a thief')
     const challenge = await opened(s, thief)
     for (let left = 4; left >= 0; left--) t.match((await s.answer(thief, challenge.id, wrong(s, key))).body, { code: 'code_rejected', attempts_left: left })
     const next = await opened(s, thief)
@@ -295,9 +295,9 @@ t.test('rule 6: attempts', async t => {
       const challenge = await opened(s, thief)
       for (let index = 0; index < 5; index++) await s.answer(thief, challenge.id, wrong(s, key))
     }
-    s.nextStep()
     const stranger = await opened(s, by('alice', 'elsewhere', 'elsewhere'))
     t.ok(stranger.wait_for > 0, 'a browser nobody knows waits')
+    s.nextStep()
     t.equal((await s.verify(by('alice', 'second login', 'her browser'), 'login', s.code(key))).status, 200)
   })
 
@@ -517,7 +517,7 @@ t.test('rule 11: administration', async t => {
 
   await t.test('after a reset nothing passes without the enrolment code', async t => {
     const { enrolment_code: enrolmentCode } = (await s.call('POST', url + '/reset', { actor: 'root' }, s.admin)).body
-    const thief = by('alice', 'thief')
+    const thief = by('alice', 'thief', 'the browser of a thief')
     t.match((await s.question(alice)).body, { status: 'enrolment_required' }, 'the verified session is ended')
     t.match((await s.question(thief)).body, { status: 'enrolment_required' })
     t.equal(code(await s.open(thief)), 'enrolment_required')

@@ -53,8 +53,8 @@ export class Problem extends Error {
   /** Fastify reads it; the table decides it. */
   readonly statusCode: number
 
-  constructor (code: ProblemCode, details: ProblemDetails = {}) {
-    super(PROBLEMS[code].title)
+  constructor (code: ProblemCode, details: ProblemDetails = {}, options?: ErrorOptions) {
+    super(PROBLEMS[code].title, options)
     this.name = 'Problem'
     this.code = code
     this.details = details

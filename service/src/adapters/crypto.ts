@@ -1,0 +1,79 @@
+// Sealing with key ids and row-bound data, keyed hashes, scrypt in a bounded queue, and randomness.
+
+import { createCipheriv, createDecipheriv, createHmac, randomBytes, randomInt, scrypt as scryptCallback, timingSafeEqual } from 'node:crypto'
+import type { Randomness, Sealer } from '../domain/ports.ts'
+import { Problem } from '../domain/problems.ts'
+
+export interface NamedKey { readonly id: string, readonly key: Uint8Array }
+
+/** Longest queue of slow hashes; beyond it a caller is told to come back. */
+const SCRYPT_QUEUE = 64
+const SCRYPT = { N: 16384, r: 8, p: 1 } as const
+
+export function createSealer ({ encryptionKeys, serverKey }: { readonly encryptionKeys: readonly NamedKey[], readonly serverKey: NamedKey }): Sealer {
+  const [primary] = encryptionKeys
+  if (primary === undefined) throw new TypeError('a key ring needs a key')
+  const ring = new Map(encryptionKeys.map(key => [key.id, key.key]))
+
+  const keyedHash: Sealer['keyedHash'] = (purpose, ...parts) => {
+    const mac = createHmac('sha256', serverKey.key)
+    // Length first, so that no part can be moved into its neighbour.
+    for (const part of [purpose, ...parts]) {
+      const bytes = Buffer.from(part)
+      const length = Buffer.allocUnsafe(4)
+      length.writeUInt32BE(bytes.length)
+      mac.update(length).update(bytes)
+    }
+    return mac.digest('base64url')
+  }
+
+  return {
+    keyedHash,
+    seal: (plain, context) => {
+      const nonce = randomBytes(12)
+      const cipher = createCipheriv('aes-256-gcm', primary.key, nonce).setAAD(Buffer.from(context))
+      const sealed = Buffer.concat([nonce, cipher.update(plain, 'utf8'), cipher.final(), cipher.getAuthTag()])
+      return `v1.${primary.id}.${sealed.toString('base64url')}`
+    },
+    unseal: (sealed, context) => {
+      const [version, id = '', text = ''] = sealed.split('.')
+      const key = ring.get(id)
+      if (version !== 'v1' || key === undefined) throw new Error('sealed under a key that is not in the ring')
+      const bytes = Buffer.from(text, 'base64url')
+      if (bytes.length < 28) throw new Error('sealed text is cut short')
+      const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, 12)).setAAD(Buffer.from(context))
+      decipher.setAuthTag(bytes.subarray(bytes.length - 16))
+      return decipher.update(bytes.subarray(12, bytes.length - 16), undefined, 'utf8') + decipher.final('utf8')
+    },
+    equal: (a, b) => {
+      const [left, right] = [Buffer.from(a), Buffer.from(b)]
+      return left.length === right.length && timingSafeEqual(left, right)
+    },
+    scrypt: slowHashes()
+  }
+}
+
+/** One slow hash at a time, so that a flood of backup codes leaves the other cores' work alone; one job a subject. */
+function slowHashes (): Sealer['scrypt'] {
+  let last: Promise<unknown> = Promise.resolve()
+  let queued = 0
+  return async (_subject, code, salt) => {
+    if (queued >= SCRYPT_QUEUE) throw new Problem('unavailable', { retry_after: 2 })
+    queued += 1
+    const work = last.then(async () => await new Promise<string>((resolve, reject) => {
+      scryptCallback(code, Buffer.from(salt, 'base64url'), 32, SCRYPT, (error, hash) => {
+        if (error === null) resolve(hash.toString('base64url'))
+        else reject(error)
+      })
+    })).finally(() => { queued -= 1 })
+    last = work.catch(() => {})
+    return await work
+  }
+}
+
+export function createRandomness (): Randomness {
+  return {
+    bytes: count => new Uint8Array(randomBytes(count)),
+    digits: digits => String(randomInt(10 ** digits)).padStart(digits, '0')
+  }
+}

@@ -1,0 +1,60 @@
+// The schema, step by step; the same steps on SQLite and PostgreSQL.
+//
+// A later step first expands (new nullable columns, new tables, both shapes written), and contracts only in a release
+// after the one whose replicas no longer read the old shape: old and new replicas run side by side during a roll-out.
+
+import { sql, type Kysely, type Migration } from 'kysely'
+
+export function migrations (dialect: 'sqlite' | 'postgres'): Record<string, Migration> {
+  const serial = dialect === 'sqlite' ? 'integer primary key autoincrement' : 'bigserial primary key'
+  return {
+    '0001-records': {
+      up: async (db: Kysely<unknown>) => {
+        for (const statement of [
+          `create table subjects (
+            tenant text not null, subject text not null, epoch bigint not null, failures_in_row integer not null default 0,
+            locked_at bigint, required_from bigint, fenced integer not null default 0,
+            enrolment_code_hash text, enrolment_code_expires_at bigint, contact text, set_address text, locale text,
+            primary key (tenant, subject))`,
+          `create table authenticators (
+            id text not null primary key, tenant text not null, subject text not null, factor text not null,
+            secret text not null, counter bigint not null default 0, confirmed_at bigint not null)`,
+          'create index authenticators_subject on authenticators (tenant, subject)',
+          `create table assurances (
+            tenant text not null, session text not null, subject text not null, browser text not null, epoch bigint not null,
+            login_at bigint, login_factor text, login_expires_at bigint,
+            step_up_at bigint, step_up_factor text, step_up_scope text not null default 'any', expires_at bigint not null,
+            primary key (tenant, session))`,
+          'create index assurances_subject on assurances (tenant, subject)',
+          'create index assurances_expires on assurances (expires_at)',
+          `create table accepted (
+            tenant text not null, slot text not null, at bigint not null, expires_at bigint not null,
+            subject text not null, session text not null, browser text not null, purpose text not null, factor text not null,
+            return_path text, idempotency_key text, primary key (tenant, slot))`,
+          'create index accepted_at on accepted (at)',
+          `create table browsers (
+            tenant text not null, subject text not null, browser text not null, passed_at bigint not null,
+            failures_in_row integer not null default 0, primary key (tenant, subject, browser))`,
+          'create table failures (tenant text not null, subject text not null, at bigint not null)',
+          'create index failures_subject on failures (tenant, subject, at)',
+          `create table events (
+            id ${serial}, tenant text not null, at bigint not null, subject text not null, kind text not null,
+            outcome text not null, actor text not null, purpose text, factor text, reason text, request_id text, address_prefix text)`,
+          'create index events_tenant on events (tenant, id)',
+          'create index events_subject on events (tenant, subject, id)',
+          'create table change_numbers (tenant text not null primary key, number bigint not null)',
+          `create table changes (
+            tenant text not null, number bigint not null, at bigint not null, kind text not null, session text, subject text,
+            primary key (tenant, number))`,
+          `create table notices (
+            id text not null primary key, tenant text not null, subject text not null, at bigint not null, message text not null,
+            recipient text, locale text, details text not null, next_at bigint, sent_at bigint, dismissed_at bigint)`,
+          'create index notices_next on notices (next_at)',
+          'create index notices_subject on notices (tenant, subject)',
+          `create table lease (
+            name text not null primary key, holder text not null, host text not null, pid integer not null, renewed_at bigint not null)`
+        ]) await sql.raw(statement).execute(db)
+      }
+    }
+  }
+}

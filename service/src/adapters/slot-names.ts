@@ -1,0 +1,41 @@
+// How slots and their subjects are named in motion: no user name stands in a key, and no name can move one.
+
+import type { By, SlotKind } from '../domain/model.ts'
+import type { Randomness, Sealer } from '../domain/ports.ts'
+
+const KINDS = ['login', 'step_up', 'enrol_totp', 'enrol_email', 'proof'] as const satisfies readonly SlotKind[]
+/** Set in the kind byte of a slot that keeps a held answer and so has a key of its own. */
+const HELD = 0x80
+const TAG_BYTES = 12
+const ID_BYTES = TAG_BYTES + 1 + 16
+
+export interface SlotId {
+  readonly kind: SlotKind
+  readonly held: boolean
+  /** 128 random bits, base64url. */
+  readonly random: string
+}
+
+export function createSlotNames ({ sealer, randomness }: { readonly sealer: Sealer, readonly randomness: Randomness }) {
+  const tagBytes = (tenant: string, subject: string) => Buffer.from(sealer.keyedHash('tag', tenant, subject), 'base64url').subarray(0, TAG_BYTES)
+  return {
+    /** base64url of 12 bytes; the hash tag of all keys of a subject. */
+    tag: (tenant: string, subject: string): string => tagBytes(tenant, subject).toString('base64url'),
+    /** base64url of 16 bytes: the slot of a `by` and kind. */
+    slot: (by: By, kind: SlotKind): string => Buffer.from(sealer.keyedHash('slot', by.tenant, by.subject, by.session, by.browser, kind), 'base64url').subarray(0, 16).toString('base64url'),
+    /** A new id: tag, kind, 128 random bits. */
+    newId: (by: By, kind: SlotKind, held: boolean): string =>
+      Buffer.concat([tagBytes(by.tenant, by.subject), Buffer.of(KINDS.indexOf(kind) | (held ? HELD : 0)), randomness.bytes(16)]).toString('base64url'),
+    /** What an id says; `undefined` where its tag is not that of `by`: gone without a look. */
+    read: (by: By, id: string): SlotId | undefined => {
+      const bytes = Buffer.from(id, 'base64url')
+      if (bytes.length !== ID_BYTES || bytes.toString('base64url') !== id) return undefined
+      if (!bytes.subarray(0, TAG_BYTES).equals(tagBytes(by.tenant, by.subject))) return undefined
+      const flags = bytes[TAG_BYTES] ?? 0
+      const kind = KINDS[flags & 0x7f]
+      return kind === undefined ? undefined : { kind, held: (flags & HELD) !== 0, random: bytes.subarray(TAG_BYTES + 1).toString('base64url') }
+    }
+  }
+}
+
+export type SlotNames = ReturnType<typeof createSlotNames>

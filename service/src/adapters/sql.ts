@@ -1,0 +1,48 @@
+// Records over SQL: the rooms of records/ put together, and database failures turned into one problem.
+
+import { sql } from 'kysely'
+import type { Records } from '../domain/ports.ts'
+import { Problem } from '../domain/problems.ts'
+import type { Database } from './database.ts'
+import { createAdministrations } from './records/administration.ts'
+import { createLogs } from './records/logs.ts'
+import { createOutcomes } from './records/outcomes.ts'
+import { createSessions } from './records/sessions.ts'
+import { createStates } from './records/states.ts'
+
+/** A failure of the database says nothing about a subject: the caller hears `unavailable`, never SQL. */
+async function guarded<T> (work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (error instanceof Problem || error instanceof TypeError) throw error
+    throw new Problem('unavailable', {}, { cause: error })
+  }
+}
+
+function guard<T extends object> (part: T): T {
+  const wrapped = Object.entries(part).map(([name, value]: [string, unknown]) => {
+    if (typeof value === 'function') return [name, async (...args: unknown[]) => await guarded(async () => await value(...args))]
+    return [name, typeof value === 'object' && value !== null ? guard(value) : value]
+  })
+  // The same names with the same signatures; only what they throw is different.
+  return Object.fromEntries(wrapped) as T
+}
+
+export function createRecords (database: Database): Records {
+  const { db, dialect } = database
+  return guard({
+    ...createStates(db, dialect),
+    ...createOutcomes(db, dialect),
+    ...createSessions(db, dialect),
+    ...createAdministrations(db, dialect),
+    ...createLogs(db, dialect),
+    now: async () => {
+      if (dialect === 'sqlite') return Date.now()
+      const { rows: [row] } = await sql<{ now: number }>`select floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now`.execute(db)
+      return row?.now ?? Date.now()
+    },
+    check: async () => { await sql`select 1 from subjects where tenant = ''`.execute(db) },
+    close: database.close
+  })
+}
