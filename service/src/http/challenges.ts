@@ -45,7 +45,7 @@ export function verificationBody (accepted: Accepted) {
 
 export function challengesRoutes ({ challenges, sealer, clock }: { readonly challenges: Challenges, readonly sealer: Sealer, readonly clock: { readonly now: () => number } }): FastifyPluginAsyncTypebox {
   return async app => {
-    app.post('/', {
+    app.post('', {
       schema: {
         summary: 'Open a challenge, or get the live one; with a code, answer it in the same call',
         headers: IdempotencyHeaders,

@@ -63,7 +63,7 @@ export function createChangeStream ({ records, onError }: { readonly records: Re
   }
 
   const routes: FastifyPluginAsync = async app => {
-    app.get('/', { schema: described }, async (request, reply) => {
+    app.get('', { schema: described }, async (request, reply) => {
       const last = request.headers['last-event-id']
       const after = typeof last === 'string' && /^\d{1,15}$/.test(last) ? Number(last) : await records.changes.newest(request.tenant.id)
       reply.hijack()
