@@ -1,0 +1,182 @@
+// Pending over Redis (standalone, Sentinel or Cluster): one Lua script per state change, one hash tag per subject.
+
+import type { Cluster, Redis } from 'ioredis'
+import type { By, Slot, SlotKind } from '../domain/model.ts'
+import type { Limits } from '../domain/policy.ts'
+import type { Pending, Randomness, Receipt, Sealer } from '../domain/ports.ts'
+import { Problem } from '../domain/problems.ts'
+import { SCRIPTS } from './redis-scripts.ts'
+import { createSlotNames, type SlotId } from './slot-names.ts'
+
+type Client = Redis | Cluster
+type ScriptName = keyof typeof SCRIPTS
+type Reply = readonly string[]
+
+/** Length of an attempt's operation id, in characters of base64url. */
+const OPERATION = 6
+
+interface RedisReceipt extends Receipt {
+  readonly operation: string
+}
+
+export interface RedisPendingOptions {
+  /** Made with a command time-out and without an offline queue; closed by its maker. */
+  readonly redis: Client
+  readonly sealer: Sealer
+  readonly randomness: Randomness
+  /** Added to the time of Redis; 0 outside tests. */
+  readonly offsetMs?: () => number
+}
+
+export function createRedisPending ({ redis, sealer, randomness, offsetMs = () => 0 }: RedisPendingOptions): Pending {
+  const names = createSlotNames({ sealer, randomness })
+  for (const [name, { keys, lua }] of Object.entries(SCRIPTS)) redis.defineCommand(name, { numberOfKeys: keys, lua })
+  const limitsOf = new Map<string, Limits>()
+
+  const run = async (script: ScriptName, keys: readonly string[], ...args: readonly (string | number)[]): Promise<Reply> => {
+    // The boundary to commands that were defined by name.
+    const command = Reflect.get(redis, script) as (...args: readonly (string | number)[]) => Promise<Reply>
+    const call = async () => await command.call(redis, ...keys, offsetMs(), ...args)
+    try {
+      return await call()
+    } catch (first) {
+      // An attempt carries its operation id, so repeating it after a lost reply counts once; everything else is either
+      // repeatable or best not repeated blindly.
+      if (script !== 'posternTake' && script !== 'posternTakeBackup') throw unavailable(first)
+      try { return await call() } catch (error) { throw unavailable(error) }
+    }
+  }
+
+  const keysOf = (by: By) => {
+    const tag = `{${names.tag(by.tenant, by.subject)}}`
+    return {
+      budget: `${tag}b`,
+      slot: (kind: SlotKind) => `${tag}${kind.startsWith('enrol') || kind === 'proof' ? 'e' : 'c'}${names.slot(by, kind)}`,
+      byId: (id: SlotId) => id.held ? `${tag}c${id.random}` : `${tag}${id.kind.startsWith('enrol') || id.kind === 'proof' ? 'e' : 'c'}${names.slot(by, id.kind)}`,
+      held: (random: string) => `${tag}h${random}`
+    }
+  }
+  const fieldOf = (by: By, known: boolean) => known ? by.browser : ''
+  const backupField = (by: By) => `k${by.browser}`
+
+  const slotOf = (by: By, kind: SlotKind, held: boolean, reply: Reply): Slot => {
+    const [, , , , left, epoch, expires, mailedAt, mailed, path, payload, random] = reply
+    return {
+      id: names.idOf(by, kind, held, random ?? ''),
+      kind,
+      by,
+      epoch: Number(epoch),
+      expiresAt: Number(expires),
+      attemptsLeft: Number(left),
+      returnPath: path === '' || path === undefined ? null : path,
+      payload: payload === '' || payload === undefined ? null : payload,
+      mailedHash: mailed === '' || mailed === undefined ? null : mailed,
+      mailedAt: Number(mailedAt) === 0 ? null : Number(mailedAt)
+    }
+  }
+  const now = (reply: Reply) => Number(reply[1])
+  const mailArgs = (limits: Limits) => [limits.mailResendSeconds * 1000, limits.mailPerHour, limits.mailPerDay]
+  /** The limits a tenant opened its last slot with, so that a mere look shows the same waits. */
+  const lastLimits = (tenant: string) => {
+    const limits = limitsOf.get(tenant)
+    return limits === undefined ? [0, 1e9, 1e9] : mailArgs(limits)
+  }
+
+  return {
+    open: async (by, kind, options) => {
+      const { limits } = options
+      limitsOf.set(by.tenant, limits)
+      const isHeld = options.held !== undefined
+      const id = names.newId(by, kind, isHeld)
+      const random = names.read(by, id)?.random ?? ''
+      const keys = keysOf(by)
+      const reply = await run('posternOpen', [isHeld ? keys.byId({ kind, held: true, random }) : keys.slot(kind), keys.budget, keys.held(random)],
+        fieldOf(by, options.browserKnown), random, names.slot(by, kind), options.epoch, options.lifetimeMs, limits.challengeAttempts,
+        options.returnPath === undefined ? '0' : '1', options.returnPath ?? '', options.payload ?? '', options.replace === true ? '1' : '0', options.inARow,
+        isHeld ? '1' : '0', options.held ?? '', ...mailArgs(limits))
+      return { slot: slotOf(by, kind, isHeld, reply), now: now(reply), fresh: reply[0] === 'fresh', waitForMs: Number(reply[2]), mailWaitMs: Number(reply[3]) }
+    },
+
+    read: async (by, id) => {
+      const read = names.read(by, id)
+      if (read === undefined) return undefined
+      const keys = keysOf(by)
+      const reply = await run('posternRead', [keys.byId(read), keys.budget], '', read.random, names.slot(by, read.kind), ...lastLimits(by.tenant))
+      return reply[0] === 'gone' ? undefined : { slot: slotOf(by, read.kind, read.held, reply), now: now(reply), waitForMs: Number(reply[2]), mailWaitMs: Number(reply[3]) }
+    },
+
+    find: async (by, kind) => {
+      const keys = keysOf(by)
+      const reply = await run('posternRead', [keys.slot(kind), keys.budget], '', '', '', ...lastLimits(by.tenant))
+      return reply[0] === 'gone' || Number(reply[4]) <= 0 ? undefined : slotOf(by, kind, false, reply).id
+    },
+
+    takeAttempt: async (by, id, budget, { browserKnown, inARow, limits }) => {
+      const read = names.read(by, id)
+      if (read === undefined) return { taken: 'gone', now: Number((await run('posternNow', [`{${names.tag(by.tenant, by.subject)}}n`], ''))[1]) }
+      const operation = Buffer.from(randomness.bytes(5)).toString('base64url').slice(0, OPERATION)
+      const keys = keysOf(by)
+      const common = [read.random, names.slot(by, read.kind), operation] as const
+      const reply = budget === 'backup_code'
+        ? await run('posternTakeBackup', [keys.byId(read), keys.budget], backupField(by), ...common, limits.backupWrongPerHour)
+        : await run('posternTake', [keys.byId(read), keys.budget], fieldOf(by, browserKnown), ...common, inARow, limits.waitAfterFailures, limits.waitFirstSeconds * 1000, limits.waitLongestSeconds * 1000)
+      switch (reply[0]) {
+        case 'taken': {
+          const receipt: RedisReceipt = { by, slot: id, budget, browserKnown, booked: Number(reply[3]), operation }
+          return { taken: 'taken', slot: slotOf(by, read.kind, read.held, reply), now: now(reply), receipt }
+        }
+        case 'waiting': return { taken: 'waiting', waitForMs: Number(reply[2]), now: now(reply) }
+        case 'spent': return { taken: 'spent', now: now(reply) }
+        default: return { taken: 'gone', now: now(reply) }
+      }
+    },
+
+    giveBack: async (receipt, outcome) => {
+      const { by, slot, budget, browserKnown, booked } = receipt
+      const read = names.read(by, slot)
+      if (read === undefined || !isOurs(receipt)) return
+      const keys = keysOf(by)
+      await run('posternGiveBack', [keys.byId(read), keys.budget], budget === 'backup_code' ? backupField(by) : fieldOf(by, browserKnown),
+        read.random, names.slot(by, read.kind), receipt.operation, outcome, budget, booked)
+    },
+
+    send: async (by, id, { codeHash, browserKnown, limits }) => {
+      const read = names.read(by, id)
+      if (read === undefined) return { sent: 'gone', now: 0 }
+      const keys = keysOf(by)
+      const reply = await run('posternSend', [keys.byId(read), keys.budget], fieldOf(by, browserKnown), read.random, names.slot(by, read.kind), codeHash, ...mailArgs(limits))
+      switch (reply[0]) {
+        case 'sent': return { sent: 'sent', slot: slotOf(by, read.kind, read.held, reply), now: now(reply) }
+        case 'waiting': return { sent: 'waiting', waitForMs: Number(reply[2]), now: now(reply) }
+        default: return { sent: 'gone', now: now(reply) }
+      }
+    },
+
+    held: async (by, id) => {
+      const read = names.read(by, id)
+      if (read === undefined || !read.held) return undefined
+      try { return await redis.get(keysOf(by).held(read.random)) ?? undefined } catch (error) { throw unavailable(error) }
+    },
+
+    end: async (by, id) => {
+      const read = names.read(by, id)
+      if (read !== undefined) await run('posternEnd', [keysOf(by).byId(read)], '', read.random, names.slot(by, read.kind))
+    },
+
+    clearBudget: async (tenant, subject) => {
+      try { await redis.del(`{${names.tag(tenant, subject)}}b`) } catch (error) { throw unavailable(error) }
+    },
+    now: async () => Number((await run('posternNow', ['{postern}n'], ''))[1]),
+    check: async () => { await run('posternNow', ['{postern}n'], '') },
+    close: async () => {}
+  }
+}
+
+function isOurs (receipt: Receipt): receipt is RedisReceipt {
+  return 'operation' in receipt
+}
+
+/** Redis that does not answer, or answers an error, is never guessed around. */
+function unavailable (cause: unknown): Problem {
+  return cause instanceof Problem ? cause : new Problem('unavailable', { retry_after: 2 }, { cause })
+}

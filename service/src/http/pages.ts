@@ -1,0 +1,5 @@
+import type { FastifyPluginAsync } from 'fastify'
+
+export function pages (_: unknown): FastifyPluginAsync {
+  return async () => {}
+}
