@@ -1,0 +1,204 @@
+// Composition root: configuration → adapters → domain → routes. Tests override any adapter here.
+
+import { hostname } from 'node:os'
+import { randomUUID } from 'node:crypto'
+import swagger from '@fastify/swagger'
+import fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
+import { recurring } from './adapters/background.ts'
+import { createRandomness, createSealer } from './adapters/crypto.ts'
+import { openDatabase } from './adapters/database.ts'
+import { createMailer, type RunningMailer } from './adapters/mail.ts'
+import { createMemoryPending } from './adapters/memory.ts'
+import { connectRedis } from './adapters/redis-client.ts'
+import { createRedisPending } from './adapters/redis.ts'
+import { createRecords } from './adapters/sql.ts'
+import type { Config } from './config.ts'
+import { createAdministration } from './domain/administration.ts'
+import { createAssurances } from './domain/assurance.ts'
+import { createAttempts } from './domain/attempt.ts'
+import { createChallenges } from './domain/challenge.ts'
+import { createEnrolments } from './domain/enrolment.ts'
+import { FACTORS } from './domain/factors/index.ts'
+import type { Factor } from './domain/model.ts'
+import { createNotices } from './domain/notices.ts'
+import type { Clock, Pending, Randomness, Records, Sealer } from './domain/ports.ts'
+import { administrationRoutes } from './http/administration.ts'
+import { assurancesRoutes, sessionsRoutes } from './http/assurances.ts'
+import { challengesRoutes } from './http/challenges.ts'
+import { createChangeStream } from './http/changes.ts'
+import { requireKey } from './http/keys.ts'
+import { createMetrics } from './http/metrics.ts'
+import { operationsRoutes } from './http/operations.ts'
+import { pages } from './http/pages.ts'
+import { answerProblems } from './http/problem-document.ts'
+import { subjectsRoutes } from './http/subjects.ts'
+import type { TenantConfig } from './tenants.ts'
+
+/** What tests put in place of what the configuration would make. */
+export interface Overrides {
+  readonly records?: Records
+  readonly pending?: Pending
+  readonly mailer?: RunningMailer
+  readonly randomness?: Randomness
+  readonly clock?: Clock
+  readonly factors?: readonly Factor[]
+  readonly logger?: FastifyBaseLogger
+}
+
+export interface App {
+  readonly api: FastifyInstance
+  readonly operations: FastifyInstance
+  readonly records: Records
+  readonly pending: Pending
+  readonly sealer: Sealer
+  /** Starts the work that comes round: changes, lease, outbox, pruning. */
+  readonly start: () => void
+  /** Readiness goes red; requests are still served. */
+  readonly drain: () => void
+  /** Closes what was opened, in order; resolves when nothing is under way. */
+  readonly close: () => Promise<void>
+}
+
+/** Another process holds the embedded store. */
+export class LeaseHeld extends Error {
+  constructor (host: string, pid: number) {
+    super(`The embedded store is in use by process ${pid} on ${host}. Without POSTERN_REDIS only one process may serve; stop that one first, or configure Redis.`)
+    this.name = 'LeaseHeld'
+  }
+}
+
+const LEASE_EVERY_MS = 5_000
+const LEASE_STALE_MS = 15_000
+
+function isAlive (pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM'
+  }
+}
+
+async function openRecords (config: Config): Promise<Records> {
+  const database = await openDatabase(config.database)
+  if (config.migrateOnStart) await database.migrate()
+  const waiting = await database.pending()
+  if (waiting.length > 0) {
+    await database.close()
+    throw new Error(`the database schema is not up to date (${waiting.join(', ')}): run "postern migrate", or set POSTERN_MIGRATE_ON_START=true`)
+  }
+  return createRecords(database)
+}
+
+export async function buildApp (config: Config, overrides: Overrides = {}): Promise<App> {
+  const clock = overrides.clock ?? { now: () => Date.now() }
+  const randomness = overrides.randomness ?? createRandomness()
+  const factors = overrides.factors ?? FACTORS
+  const sealer = createSealer({ encryptionKeys: config.encryptionKeys, serverKey: config.serverKey })
+
+  const api = fastify({
+    ...(overrides.logger === undefined ? { logger: { level: config.logLevel } } : { loggerInstance: overrides.logger }),
+    logController: new LogController({ disableRequestLogging: true }),
+    // Strict: the string "123456" is a code, the number is not; an unknown field is an error, not a wish.
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allErrors: false } },
+    bodyLimit: 128 * 1024,
+    requestTimeout: 10_000,
+    keepAliveTimeout: 72_000,
+    genReqId: request => {
+      const given = request.headers['x-request-id']
+      return typeof given === 'string' && /^[A-Za-z0-9._-]{8,64}$/.test(given) ? given : randomUUID()
+    }
+  })
+  const onError = (what: string) => (error: unknown) => { api.log.error({ err: error }, `${what} failed`) }
+
+  const records = overrides.records ?? await openRecords(config)
+  const redis = config.redis === undefined || overrides.pending !== undefined ? undefined : await connectRedis(config.redis)
+  const pending = overrides.pending ?? (redis === undefined ? createMemoryPending({ clock, sealer, randomness }) : createRedisPending({ redis: redis.client, sealer, randomness }))
+  const mailer = overrides.mailer ?? createMailer({ smtp: config.smtp, from: config.mailFrom, records, sealer, clock })
+
+  const holder = { id: randomUUID(), host: hostname(), pid: process.pid }
+  const embedded = redis === undefined && overrides.pending === undefined
+  const takeLease = async () => {
+    const held = await records.lease.take(holder, clock.now(), LEASE_STALE_MS)
+    if (held === undefined) return
+    // A process of this host that was killed holds nothing; no need to wait for its lease to grow stale.
+    if (held.host === holder.host && (held.pid === holder.pid || !isAlive(held.pid)) && await records.lease.take(holder, clock.now(), -1) === undefined) return
+    throw new LeaseHeld(held.host, held.pid)
+  }
+  if (embedded) await takeLease()
+
+  const tenants = new Map<string, TenantConfig>(config.tenants.map(tenant => [tenant.id, tenant]))
+  const notices = createNotices({ records, sealer })
+  const attempts = createAttempts({ records, pending, notices })
+  const challenges = createChallenges({ records, pending, sealer, randomness, mailer, clock, notices, attempts, factors })
+  const enrolments = createEnrolments({ records, pending, sealer, randomness, mailer, clock, notices, attempts, factors })
+  const assurances = createAssurances({ records, pending, clock, factors })
+  const administration = createAdministration({ records, pending, sealer, randomness, clock, notices })
+
+  const stream = createChangeStream({ records, onError: onError('reading changes') })
+  const metrics = createMetrics({ streams: stream.listeners, mailQueue: () => mailer.state().queued })
+
+  await api.register(swagger, {
+    // The pages are for people; what they post to is not an interface.
+    transform: ({ schema, url }) => ({ schema: url.startsWith('/pages') ? { ...schema, hide: true } : schema, url }),
+    openapi: { openapi: '3.1.0', info: { title: 'Postern', version: '1', description: 'Two-factor verification that several consoles share' } }
+  })
+  answerProblems(api)
+  api.addHook('onResponse', async (request, reply) => {
+    metrics.answered(request.routeOptions.url ?? 'unknown', request.method, reply.statusCode, reply.elapsedTime / 1000)
+    // The route, never the address: ids of challenges stand in it.
+    request.log.debug({ route: request.routeOptions.url, method: request.method, status: reply.statusCode, ms: Math.round(reply.elapsedTime) }, 'answered')
+  })
+  await api.register(async scope => {
+    requireKey(scope, () => tenants)
+    await scope.register(assurancesRoutes({ assurances, sealer }), { prefix: '/v1/assurances' })
+    await scope.register(sessionsRoutes({ records, sealer, clock }), { prefix: '/v1/sessions' })
+    await scope.register(challengesRoutes({ challenges, sealer, clock }), { prefix: '/v1/challenges' })
+    await scope.register(subjectsRoutes({ enrolments, assurances, sealer, clock }), { prefix: '/v1/subjects' })
+    await scope.register(stream.routes, { prefix: '/v1/changes' })
+    await scope.register(administrationRoutes({ administration, records, clock }), { prefix: '/v1' })
+    await scope.register(pages({ challenges, enrolments, assurances, sealer, clock }), { prefix: '/pages' })
+  })
+
+  let draining = false
+  const operations = fastify({ logger: false })
+  answerProblems(operations)
+  await operations.register(operationsRoutes({
+    checks: [
+      { name: 'records', check: records.check, vital: true },
+      { name: 'pending', check: pending.check, vital: true },
+      { name: 'mail', check: async () => { if (!mailer.state().ok) throw new Error('mail') }, vital: false }
+    ],
+    draining: () => draining,
+    metrics,
+    openapi: () => api.swagger()
+  }))
+
+  const work: { readonly stop: () => Promise<void> }[] = []
+  return {
+    api,
+    operations,
+    records,
+    pending,
+    sealer,
+    start: () => {
+      work.push(recurring(1_000, stream.beat, onError('reading changes')))
+      if (embedded) work.push(recurring(LEASE_EVERY_MS, takeLease, error => { onError('renewing the lease')(error) }))
+      work.push(recurring(3_600_000, async () => { await records.prune(clock.now(), config.eventRetentionDays * 86_400_000) }, onError('pruning')))
+      mailer.start()
+    },
+    drain: () => { draining = true },
+    close: async () => {
+      draining = true
+      stream.close()
+      await api.close()
+      await Promise.all(work.map(async one => { await one.stop() }))
+      await mailer.close()
+      if (embedded) await records.lease.release(holder.id).catch(() => {})
+      await operations.close()
+      await pending.close()
+      redis?.close()
+      await records.close()
+    }
+  }
+}

@@ -1,0 +1,45 @@
+// postern serve: builds, listens on two ports, drains on SIGTERM.
+
+import type { AddressInfo } from 'node:net'
+import type { FastifyInstance } from 'fastify'
+import { buildApp } from '../app.ts'
+import { readConfig } from '../config.ts'
+import type { Command } from './command.ts'
+
+/** Longest time from the end of the drain to exit. */
+const CLOSE_MS = 10_000
+
+const urlOf = (app: FastifyInstance): string => {
+  const address: AddressInfo | string | null = app.server.address()
+  if (address === null || typeof address === 'string') return String(address)
+  return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
+}
+
+/** Resolves with the signal that asks to stop. */
+async function asked (): Promise<NodeJS.Signals> {
+  return await new Promise(resolve => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => { resolve(signal) })
+  })
+}
+
+export const serve: Command = {
+  usage: 'serve',
+  text: 'Run the service (the default)',
+  run: async (_args, io) => {
+    const config = readConfig(io.env)
+    const app = await buildApp(config)
+    await app.operations.listen({ host: config.operationsHost, port: config.operationsPort })
+    await app.api.listen({ host: config.host, port: config.port })
+    app.start()
+    app.api.log.info({ url: urlOf(app.api), operations: urlOf(app.operations) }, 'ready')
+
+    const signal = await asked()
+    app.drain()
+    app.api.log.info({ signal }, 'draining')
+    // Requests are still routed here for a moment after readiness went red; a person at a keyboard waits for nothing.
+    if (signal === 'SIGTERM') await new Promise(resolve => { setTimeout(resolve, config.drainSeconds * 1000) })
+    setTimeout(() => { process.exit(1) }, CLOSE_MS).unref()
+    await app.close()
+    return 0
+  }
+}
