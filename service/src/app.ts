@@ -5,6 +5,7 @@ import { randomUUID } from 'node:crypto'
 import swagger from '@fastify/swagger'
 import fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { recurring } from './adapters/background.ts'
+import { systemClock } from './adapters/clock.ts'
 import { createRandomness, createSealer } from './adapters/crypto.ts'
 import { openDatabase } from './adapters/database.ts'
 import { createMailer, type RunningMailer } from './adapters/mail.ts'
@@ -62,7 +63,9 @@ export interface App {
 /** Another process holds the embedded store. */
 export class LeaseHeld extends Error {
   constructor (host: string, pid: number) {
-    super(`The embedded store is in use by process ${pid} on ${host}. Without POSTERN_REDIS only one process may serve; stop that one first, or configure Redis.`)
+    super(
+      `The embedded store is in use by process ${pid} on ${host}. Without POSTERN_REDIS only one process may serve; stop that one first, or configure Redis.`
+    )
     this.name = 'LeaseHeld'
   }
 }
@@ -85,19 +88,23 @@ async function openRecords (config: Config): Promise<Records> {
   const waiting = await database.pending()
   if (waiting.length > 0) {
     await database.close()
-    throw new Error(`the database schema is not up to date (${waiting.join(', ')}): run "postern migrate", or set POSTERN_MIGRATE_ON_START=true`)
+    throw new Error(
+      `the database schema is not up to date (${waiting.join(', ')}): run "postern migrate", or set POSTERN_MIGRATE_ON_START=true`
+    )
   }
   return createRecords(database)
 }
 
 export async function buildApp (config: Config, overrides: Overrides = {}): Promise<App> {
-  const clock = overrides.clock ?? { now: () => Date.now() }
+  const clock = overrides.clock ?? systemClock
   const randomness = overrides.randomness ?? createRandomness()
   const factors = overrides.factors ?? FACTORS
   const sealer = createSealer({ encryptionKeys: config.encryptionKeys, serverKey: config.serverKey })
 
   const api = fastify({
-    ...(overrides.logger === undefined ? { logger: { level: config.logLevel } } : { loggerInstance: overrides.logger }),
+    ...(overrides.logger === undefined
+      ? { logger: { level: config.logLevel } }
+      : { loggerInstance: overrides.logger }),
     logController: new LogController({ disableRequestLogging: true }),
     // Strict: the string "123456" is a code, the number is not; an unknown field is an error, not a wish.
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allErrors: false } },
@@ -109,12 +116,20 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
       return typeof given === 'string' && /^[A-Za-z0-9._-]{8,64}$/.test(given) ? given : randomUUID()
     }
   })
-  const onError = (what: string) => (error: unknown) => { api.log.error({ err: error }, `${what} failed`) }
+  const onError = (what: string) => (error: unknown) => {
+    api.log.error({ err: error }, `${what} failed`)
+  }
 
-  const records = overrides.records ?? await openRecords(config)
-  const redis = config.redis === undefined || overrides.pending !== undefined ? undefined : await connectRedis(config.redis)
-  const pending = overrides.pending ?? (redis === undefined ? createMemoryPending({ clock, sealer, randomness }) : createRedisPending({ redis: redis.client, sealer, randomness }))
-  const mailer = overrides.mailer ?? createMailer({ smtp: config.smtp, from: config.mailFrom, records, sealer, clock })
+  const records = overrides.records ?? (await openRecords(config))
+  const redis =
+    config.redis === undefined || overrides.pending !== undefined ? undefined : await connectRedis(config.redis)
+  const pending =
+    overrides.pending ??
+    (redis === undefined
+      ? createMemoryPending({ clock, sealer, randomness })
+      : createRedisPending({ redis: redis.client, sealer, randomness }))
+  const mailer =
+    overrides.mailer ?? createMailer({ smtp: config.smtp, from: config.mailFrom, records, sealer, clock })
 
   const holder = { id: randomUUID(), host: hostname(), pid: process.pid }
   const embedded = redis === undefined && overrides.pending === undefined
@@ -122,7 +137,11 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     const held = await records.lease.take(holder, clock.now(), LEASE_STALE_MS)
     if (held === undefined) return
     // A process of this host that was killed holds nothing; no need to wait for its lease to grow stale.
-    if (held.host === holder.host && (held.pid === holder.pid || !isAlive(held.pid)) && await records.lease.take(holder, clock.now(), -1) === undefined) return
+    if (
+      held.host === holder.host &&
+      (held.pid === holder.pid || !isAlive(held.pid)) &&
+      (await records.lease.take(holder, clock.now(), -1)) === undefined
+    ) { return }
     throw new LeaseHeld(held.host, held.pid)
   }
   if (embedded) await takeLease()
@@ -130,8 +149,28 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   const tenants = new Map<string, TenantConfig>(config.tenants.map(tenant => [tenant.id, tenant]))
   const notices = createNotices({ records, sealer })
   const attempts = createAttempts({ records, pending, notices })
-  const challenges = createChallenges({ records, pending, sealer, randomness, mailer, clock, notices, attempts, factors })
-  const enrolments = createEnrolments({ records, pending, sealer, randomness, mailer, clock, notices, attempts, factors })
+  const challenges = createChallenges({
+    records,
+    pending,
+    sealer,
+    randomness,
+    mailer,
+    clock,
+    notices,
+    attempts,
+    factors
+  })
+  const enrolments = createEnrolments({
+    records,
+    pending,
+    sealer,
+    randomness,
+    mailer,
+    clock,
+    notices,
+    attempts,
+    factors
+  })
   const assurances = createAssurances({ records, pending, clock, factors })
   const administration = createAdministration({ records, pending, sealer, randomness, clock, notices })
 
@@ -141,13 +180,29 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   await api.register(swagger, {
     // The pages are for people; what they post to is not an interface.
     transform: ({ schema, url }) => ({ schema: url.startsWith('/pages') ? { ...schema, hide: true } : schema, url }),
-    openapi: { openapi: '3.1.0', info: { title: 'Postern', version: '1', description: 'Two-factor verification that several consoles share' } }
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'Postern', version: '1', description: 'Two-factor verification that several consoles share' }
+    }
   })
   answerProblems(api)
   api.addHook('onResponse', async (request, reply) => {
-    metrics.answered(request.routeOptions.url ?? 'unknown', request.method, reply.statusCode, reply.elapsedTime / 1000)
+    metrics.answered(
+      request.routeOptions.url ?? 'unknown',
+      request.method,
+      reply.statusCode,
+      reply.elapsedTime / 1000
+    )
     // The route, never the address: ids of challenges stand in it.
-    request.log.debug({ route: request.routeOptions.url, method: request.method, status: reply.statusCode, ms: Math.round(reply.elapsedTime) }, 'answered')
+    request.log.debug(
+      {
+        route: request.routeOptions.url,
+        method: request.method,
+        status: reply.statusCode,
+        ms: Math.round(reply.elapsedTime)
+      },
+      'answered'
+    )
   })
   await api.register(async scope => {
     requireKey(scope, () => tenants)
@@ -163,16 +218,24 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   let draining = false
   const operations = fastify({ logger: false })
   answerProblems(operations)
-  await operations.register(operationsRoutes({
-    checks: [
-      { name: 'records', check: records.check, vital: true },
-      { name: 'pending', check: pending.check, vital: true },
-      { name: 'mail', check: async () => { if (!mailer.state().ok) throw new Error('mail') }, vital: false }
-    ],
-    draining: () => draining,
-    metrics,
-    openapi: () => api.swagger()
-  }))
+  await operations.register(
+    operationsRoutes({
+      checks: [
+        { name: 'records', check: records.check, vital: true },
+        { name: 'pending', check: pending.check, vital: true },
+        {
+          name: 'mail',
+          check: async () => {
+            if (!mailer.state().ok) throw new Error('mail')
+          },
+          vital: false
+        }
+      ],
+      draining: () => draining,
+      metrics,
+      openapi: () => api.swagger()
+    })
+  )
 
   const work: { readonly stop: () => Promise<void> }[] = []
   return {
@@ -183,16 +246,36 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     sealer,
     start: () => {
       work.push(recurring(1_000, stream.beat, onError('reading changes')))
-      if (embedded) work.push(recurring(LEASE_EVERY_MS, takeLease, error => { onError('renewing the lease')(error) }))
-      work.push(recurring(3_600_000, async () => { await records.prune(clock.now(), config.eventRetentionDays * 86_400_000) }, onError('pruning')))
+      if (embedded) {
+        work.push(
+          recurring(LEASE_EVERY_MS, takeLease, error => {
+            onError('renewing the lease')(error)
+          })
+        )
+      }
+      work.push(
+        recurring(
+          3_600_000,
+          async () => {
+            await records.prune(clock.now(), config.eventRetentionDays * 86_400_000)
+          },
+          onError('pruning')
+        )
+      )
       mailer.start()
     },
-    drain: () => { draining = true },
+    drain: () => {
+      draining = true
+    },
     close: async () => {
       draining = true
       stream.close()
       await api.close()
-      await Promise.all(work.map(async one => { await one.stop() }))
+      await Promise.all(
+        work.map(async one => {
+          await one.stop()
+        })
+      )
       await mailer.close()
       if (embedded) await records.lease.release(holder.id).catch(() => {})
       await operations.close()

@@ -18,20 +18,68 @@ interface Setting {
 export const SETTINGS = {
   host: { type: 'text', default: '127.0.0.1', text: 'Address that consoles reach the service under.' },
   port: { type: 'port', default: '7070', text: 'Port of the interface; 0 takes a free one.' },
-  operations_host: { type: 'text', default: '127.0.0.1', text: 'Address of the operations port (probes, metrics, OpenAPI).' },
+  operations_host: {
+    type: 'text',
+    default: '127.0.0.1',
+    text: 'Address of the operations port (probes, metrics, OpenAPI).'
+  },
   operations_port: { type: 'port', default: '7071', text: 'Operations port; 0 takes a free one.' },
-  database: { type: 'secret', default: 'sqlite:data/postern.db', text: 'Where truth is kept: `sqlite:<file>` or `postgres://…`.' },
-  migrate_on_start: { type: 'flag', default: 'true', text: 'Bring the schema up to date at start; otherwise the start refuses an old schema.' },
-  redis: { type: 'secret', text: 'Where motion is kept: `redis://…` or `rediss://…`; unset: in this process, which must then be the only one.' },
-  encryption_keys: { type: 'secret', required: true, text: 'Key ring that seals secrets: `<id>:<base64 of 32 bytes>`, comma-separated; the first seals, all open.' },
-  server_key: { type: 'secret', required: true, text: 'Key of all keyed names and hashes: `<id>:<base64 of 32 bytes>`. It does not rotate: with another one all sessions verify again.' },
-  smtp: { type: 'secret', text: 'Mail server: `smtp://user:password@host:587` or `smtps://…`; unset: e-mail login verification is not offered.' },
-  smtp_tls: { type: 'text', default: 'required', oneOf: ['required', 'opportunistic', 'none'], text: 'Whether mail may travel without TLS.' },
+  database: {
+    type: 'secret',
+    default: 'sqlite:data/postern.db',
+    text: 'Where truth is kept: `sqlite:<file>` or `postgres://…`.'
+  },
+  migrate_on_start: {
+    type: 'flag',
+    default: 'true',
+    text: 'Bring the schema up to date at start; otherwise the start refuses an old schema.'
+  },
+  redis: {
+    type: 'secret',
+    text: 'Where motion is kept: `redis://…` or `rediss://…`; unset: in this process, which must then be the only one.'
+  },
+  encryption_keys: {
+    type: 'secret',
+    required: true,
+    text: 'Key ring that seals secrets: `<id>:<base64 of 32 bytes>`, comma-separated; the first seals, all open.'
+  },
+  server_key: {
+    type: 'secret',
+    required: true,
+    text: 'Key of all keyed names and hashes: `<id>:<base64 of 32 bytes>`. It does not rotate: with another one all sessions verify again.'
+  },
+  smtp: {
+    type: 'secret',
+    text: 'Mail server: `smtp://user:password@host:587` or `smtps://…`; unset: e-mail login verification is not offered.'
+  },
+  smtp_tls: {
+    type: 'text',
+    default: 'required',
+    oneOf: ['required', 'opportunistic', 'none'],
+    text: 'Whether mail may travel without TLS.'
+  },
   smtp_ca: { type: 'text', text: 'File with the certificate authority of the mail server.' },
   mail_from: { type: 'text', default: 'postern@localhost', text: 'Sender of mails.' },
-  log_level: { type: 'text', default: 'info', oneOf: ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], text: 'What is logged.' },
-  drain_seconds: { type: 'integer', default: '5', min: 0, max: 60, text: 'How long requests are still served after SIGTERM while readiness is red.' },
-  event_retention_days: { type: 'integer', default: '400', min: 30, max: 3650, text: 'How long audit records are kept.' }
+  log_level: {
+    type: 'text',
+    default: 'info',
+    oneOf: ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'],
+    text: 'What is logged.'
+  },
+  drain_seconds: {
+    type: 'integer',
+    default: '5',
+    min: 0,
+    max: 60,
+    text: 'How long requests are still served after SIGTERM while readiness is red.'
+  },
+  event_retention_days: {
+    type: 'integer',
+    default: '400',
+    min: 30,
+    max: 3650,
+    text: 'How long audit records are kept.'
+  }
 } as const satisfies Record<string, Setting>
 
 export type SettingName = keyof typeof SETTINGS
@@ -51,7 +99,9 @@ export interface Config {
   readonly redis: string | undefined
   readonly encryptionKeys: readonly NamedKey[]
   readonly serverKey: NamedKey
-  readonly smtp: { readonly url: string, readonly tls: 'required' | 'opportunistic' | 'none', readonly ca: string | undefined } | undefined
+  readonly smtp:
+    | { readonly url: string; readonly tls: 'required' | 'opportunistic' | 'none'; readonly ca: string | undefined }
+    | undefined
   readonly mailFrom: string
   readonly logLevel: string
   readonly drainSeconds: number
@@ -79,7 +129,12 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   const file = readFile(env.POSTERN_CONFIG, mistakes)
   const known = new Set(Object.keys(SETTINGS).map(name => `POSTERN_${name.toUpperCase()}`))
   for (const name of Object.keys(env)) {
-    if (name.startsWith('POSTERN_') && !known.has(name) && !['POSTERN_CONFIG', 'POSTERN_TENANTS'].includes(name) && !name.startsWith('POSTERN_TEST_')) {
+    if (
+      name.startsWith('POSTERN_') &&
+      !known.has(name) &&
+      !['POSTERN_CONFIG', 'POSTERN_TENANTS'].includes(name) &&
+      !name.startsWith('POSTERN_TEST_')
+    ) {
       mistakes.push(`${name} is not a setting`)
     }
   }
@@ -95,7 +150,9 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
       if (row.required === true) mistakes.push(`${called} is missing: ${row.text}`)
       return undefined
     }
-    if (row.oneOf !== undefined && !row.oneOf.includes(text)) mistakes.push(`${called} must be one of ${row.oneOf.join(', ')}`)
+    if (row.oneOf !== undefined && !row.oneOf.includes(text)) {
+      mistakes.push(`${called} must be one of ${row.oneOf.join(', ')}`)
+    }
     return text
   }
   const integer = (name: SettingName): number => {
@@ -103,7 +160,9 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
     const text = value(name) ?? '0'
     const number = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN
     const [min, max] = row.type === 'port' ? [0, 65535] : [row.min ?? 0, row.max ?? Number.MAX_SAFE_INTEGER]
-    if (!(number >= min && number <= max)) mistakes.push(`POSTERN_${name.toUpperCase()} must be a whole number from ${min} to ${max}`)
+    if (!(number >= min && number <= max)) {
+      mistakes.push(`POSTERN_${name.toUpperCase()} must be a whole number from ${min} to ${max}`)
+    }
     return number
   }
   const flag = (name: SettingName): boolean => {
@@ -111,31 +170,43 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
     if (text !== 'true' && text !== 'false') mistakes.push(`POSTERN_${name.toUpperCase()} must be true or false`)
     return text === 'true'
   }
-  const keys = (name: SettingName): readonly NamedKey[] => (value(name) ?? '').split(',').filter(part => part !== '').flatMap((part, index) => {
-    const match = /^([a-z0-9-]{1,16}):([A-Za-z0-9+/_-]+={0,2})$/.exec(part.trim())
-    const key = Buffer.from(match?.[2] ?? '', 'base64')
-    if (match === null || key.length !== 32) {
-      mistakes.push(`POSTERN_${name.toUpperCase()}: key ${index + 1} is not <id>:<base64 of 32 bytes>`)
-      return []
-    }
-    if (key.every(byte => byte === key[0])) {
-      mistakes.push(`POSTERN_${name.toUpperCase()}: key ${index + 1} is not random`)
-      return []
-    }
-    return [{ id: match[1] ?? '', key: new Uint8Array(key) }]
-  })
+  const keys = (name: SettingName): readonly NamedKey[] =>
+    (value(name) ?? '')
+      .split(',')
+      .filter(part => part !== '')
+      .flatMap((part, index) => {
+        const match = /^([a-z0-9-]{1,16}):([A-Za-z0-9+/_-]+={0,2})$/.exec(part.trim())
+        const key = Buffer.from(match?.[2] ?? '', 'base64')
+        if (match === null || key.length !== 32) {
+          mistakes.push(`POSTERN_${name.toUpperCase()}: key ${index + 1} is not <id>:<base64 of 32 bytes>`)
+          return []
+        }
+        if (key.every(byte => byte === key[0])) {
+          mistakes.push(`POSTERN_${name.toUpperCase()}: key ${index + 1} is not random`)
+          return []
+        }
+        return [{ id: match[1] ?? '', key: new Uint8Array(key) }]
+      })
 
   const database = value('database') ?? ''
-  if (!/^(sqlite:.+|postgres(ql)?:\/\/.+)$/.test(database)) mistakes.push('POSTERN_DATABASE must be sqlite:<file> or postgres://…')
+  if (!/^(sqlite:.+|postgres(ql)?:\/\/.+)$/.test(database)) {
+    mistakes.push('POSTERN_DATABASE must be sqlite:<file> or postgres://…')
+  }
   const redis = value('redis')
-  if (redis !== undefined && !/^rediss?:\/\/.+$/.test(redis)) mistakes.push('POSTERN_REDIS must be redis://… or rediss://…')
+  if (redis !== undefined && !/^rediss?:\/\/.+$/.test(redis)) {
+    mistakes.push('POSTERN_REDIS must be redis://… or rediss://…')
+  }
   const smtpUrl = value('smtp')
-  if (smtpUrl !== undefined && !/^smtps?:\/\/.+$/.test(smtpUrl)) mistakes.push('POSTERN_SMTP must be smtp://… or smtps://…')
+  if (smtpUrl !== undefined && !/^smtps?:\/\/.+$/.test(smtpUrl)) {
+    mistakes.push('POSTERN_SMTP must be smtp://… or smtps://…')
+  }
   const tls = value('smtp_tls')
   const serverKeys = keys('server_key')
   if (serverKeys.length > 1) mistakes.push('POSTERN_SERVER_KEY must be one key')
   const encryptionKeys = keys('encryption_keys')
-  if (new Set(encryptionKeys.map(key => key.id)).size !== encryptionKeys.length) mistakes.push('POSTERN_ENCRYPTION_KEYS: two keys have the same id')
+  if (new Set(encryptionKeys.map(key => key.id)).size !== encryptionKeys.length) {
+    mistakes.push('POSTERN_ENCRYPTION_KEYS: two keys have the same id')
+  }
 
   const config: Config = {
     host: value('host') ?? '',
@@ -147,7 +218,10 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
     redis,
     encryptionKeys,
     serverKey: serverKeys[0] ?? { id: '', key: new Uint8Array() },
-    smtp: smtpUrl === undefined ? undefined : { url: smtpUrl, tls: tls === 'none' || tls === 'opportunistic' ? tls : 'required', ca: value('smtp_ca') },
+    smtp:
+      smtpUrl === undefined
+        ? undefined
+        : { url: smtpUrl, tls: tls === 'none' || tls === 'opportunistic' ? tls : 'required', ca: value('smtp_ca') },
     mailFrom: value('mail_from') ?? '',
     logLevel: value('log_level') ?? 'info',
     drainSeconds: integer('drain_seconds'),
@@ -158,13 +232,20 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   return deepFreeze(config)
 }
 
-function readFile (path: string | undefined, mistakes: string[]): { readonly settings: Readonly<Record<string, unknown>>, readonly tenants: unknown } {
+function readFile (
+  path: string | undefined,
+  mistakes: string[]
+): { readonly settings: Readonly<Record<string, unknown>>; readonly tenants: unknown } {
   const nothing = { settings: {}, tenants: undefined }
   if (path === undefined || path === '') return nothing
   try {
     const parsed: unknown = JSON.parse(readFileSync(path, 'utf8'))
     if (!isObject(parsed)) throw new TypeError('not an object')
-    for (const name of Object.keys(parsed)) if (name !== 'settings' && name !== 'tenants') mistakes.push(`${name} in the file is neither settings nor tenants`)
+    for (const name of Object.keys(parsed)) {
+      if (name !== 'settings' && name !== 'tenants') {
+        mistakes.push(`${name} in the file is neither settings nor tenants`)
+      }
+    }
     const settings = parsed.settings ?? {}
     if (!isObject(settings)) throw new TypeError('settings')
     return { settings, tenants: parsed.tenants }
@@ -184,8 +265,11 @@ function deepFreeze<T> (given: T): T {
 
 /** Every setting with its default and sentence, for --help. */
 export function describeSettings (): string {
-  return Object.entries(SETTINGS).map(([name, row]: [string, Setting]) => {
-    const fallback = row.required === true ? 'required' : row.default === undefined ? 'unset' : `default ${row.default}`
-    return `  POSTERN_${name.toUpperCase()} (${fallback})\n      ${row.text}`
-  }).join('\n')
+  return Object.entries(SETTINGS)
+    .map(([name, row]: [string, Setting]) => {
+      const fallback =
+        row.required === true ? 'required' : row.default === undefined ? 'unset' : `default ${row.default}`
+      return `  POSTERN_${name.toUpperCase()} (${fallback})\n      ${row.text}`
+    })
+    .join('\n')
 }

@@ -28,8 +28,12 @@ const [word = 'serve', ...args] = process.argv.slice(2)
 const command = COMMANDS.get(word)
 const io = {
   env: process.env,
-  print: (line: string) => { process.stdout.write(line + '\n') },
-  complain: (line: string) => { process.stderr.write(`postern: ${line}\n`) }
+  print: (line: string) => {
+    process.stdout.write(line + '\n')
+  },
+  complain: (line: string) => {
+    process.stderr.write(`postern: ${line}\n`)
+  }
 }
 if (['--help', '-h', 'help'].includes(word) || args.includes('--help')) {
   process.stdout.write(HELP)
@@ -42,7 +46,11 @@ if (['--help', '-h', 'help'].includes(word) || args.includes('--help')) {
     if (command === serve) process.exit()
   } catch (error) {
     // What an operator can mend is said in its own words; the rest with its name.
-    io.complain(error instanceof ConfigError || error instanceof LeaseHeld ? error.message : `cannot ${word}: ${error instanceof Error ? error.message : String(error)}`)
+    io.complain(
+      error instanceof ConfigError || error instanceof LeaseHeld
+        ? error.message
+        : `cannot ${word}: ${error instanceof Error ? error.message : String(error)}`
+    )
     process.exit(1)
   }
 }

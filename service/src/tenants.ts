@@ -27,10 +27,18 @@ export function snakeCase (name: string): string {
 }
 
 /** The tenants of POSTERN_TENANTS or the file; mistakes are added by name. */
-export function readTenants (text: string | undefined, fromFile: unknown, mistakes: string[]): readonly TenantConfig[] {
+export function readTenants (
+  text: string | undefined,
+  fromFile: unknown,
+  mistakes: string[]
+): readonly TenantConfig[] {
   let given: unknown = fromFile
   if (text !== undefined) {
-    try { given = JSON.parse(text) } catch { mistakes.push('POSTERN_TENANTS is not JSON') }
+    try {
+      given = JSON.parse(text)
+    } catch {
+      mistakes.push('POSTERN_TENANTS is not JSON')
+    }
   }
   if (!Array.isArray(given) || given.length === 0) {
     mistakes.push('tenants is missing: name at least one console, in the file (POSTERN_CONFIG) or in POSTERN_TENANTS')
@@ -40,7 +48,9 @@ export function readTenants (text: string | undefined, fromFile: unknown, mistak
     const tenant = readTenant(one, `tenants[${index}]`, mistakes)
     return tenant === undefined ? [] : [tenant]
   })
-  if (new Set(tenants.map(tenant => tenant.id)).size !== tenants.length) mistakes.push('tenants: two have the same id')
+  if (new Set(tenants.map(tenant => tenant.id)).size !== tenants.length) {
+    mistakes.push('tenants: two have the same id')
+  }
   return tenants
 }
 
@@ -50,20 +60,44 @@ function readTenant (given: unknown, where: string, mistakes: string[]): TenantC
     return undefined
   }
   const before = mistakes.length
-  const known = new Set(['id', 'name', 'issuer', 'keys', 'limits', 'exempt', 'require_from', ...Object.keys(TENANT_WORDS)])
-  for (const name of Object.keys(given)) if (!known.has(name)) mistakes.push(`${where}.${name} is not a setting of a tenant`)
+  const known = new Set([
+    'id',
+    'name',
+    'issuer',
+    'keys',
+    'limits',
+    'exempt',
+    'require_from',
+    ...Object.keys(TENANT_WORDS)
+  ])
+  for (const name of Object.keys(given)) {
+    if (!known.has(name)) mistakes.push(`${where}.${name} is not a setting of a tenant`)
+  }
   const { id, name, issuer } = given
-  if (typeof id !== 'string' || !/^[a-z0-9-]{1,40}$/.test(id)) mistakes.push(`${where}.id must be 1 to 40 of a-z, 0-9 and -`)
-  if (typeof name !== 'string' || !/^[^\p{C}]{1,64}$/u.test(name)) mistakes.push(`${where}.name must be 1 to 64 characters`)
-  if (issuer !== undefined && (typeof issuer !== 'string' || !/^[^\p{C}:]{1,64}$/u.test(issuer))) mistakes.push(`${where}.issuer must be 1 to 64 characters without a colon`)
+  if (typeof id !== 'string' || !/^[a-z0-9-]{1,40}$/.test(id)) {
+    mistakes.push(`${where}.id must be 1 to 40 of a-z, 0-9 and -`)
+  }
+  if (typeof name !== 'string' || !/^[^\p{C}]{1,64}$/u.test(name)) {
+    mistakes.push(`${where}.name must be 1 to 64 characters`)
+  }
+  if (issuer !== undefined && (typeof issuer !== 'string' || !/^[^\p{C}:]{1,64}$/u.test(issuer))) {
+    mistakes.push(`${where}.issuer must be 1 to 64 characters without a colon`)
+  }
   const word = <N extends keyof typeof TENANT_WORDS>(name: N): (typeof TENANT_WORDS)[N][number] => {
     const words: readonly (typeof TENANT_WORDS)[N][number][] = TENANT_WORDS[name]
-    const chosen = given[name] === undefined ? (name === 'email' ? words.find(one => one === 'on') : words[0]) : words.find(one => one === given[name])
+    const chosen =
+      given[name] === undefined
+        ? name === 'email'
+          ? words.find(one => one === 'on')
+          : words[0]
+        : words.find(one => one === given[name])
     if (chosen === undefined) mistakes.push(`${where}.${name} must be one of ${words.join(', ')}`)
     return chosen ?? TENANT_WORDS[name][0]
   }
   const exempt = given.exempt ?? []
-  if (!Array.isArray(exempt) || !exempt.every(one => one === 'api_token' || one === 'sso')) mistakes.push(`${where}.exempt must be a list of api_token, sso`)
+  if (!Array.isArray(exempt) || !exempt.every(one => one === 'api_token' || one === 'sso')) {
+    mistakes.push(`${where}.exempt must be a list of api_token, sso`)
+  }
   const from = given.require_from
   const requireFrom = from === undefined ? null : typeof from === 'string' ? Date.parse(from) : Number.NaN
   if (Number.isNaN(requireFrom)) mistakes.push(`${where}.require_from must be a date as 2027-01-31`)
@@ -92,8 +126,15 @@ function readLimits (given: unknown, where: string, mistakes: string[]): Limits 
   for (const [written, value] of Object.entries(given)) {
     const found = names.get(written)
     if (found === undefined) mistakes.push(`${where}.${written} is not a limit`)
-    else if (typeof value !== 'number' || !Number.isInteger(value) || value < found.row.min || value > found.row.max) {
-      mistakes.push(`${where}.${written} must be a whole number from ${found.row.min} to ${found.row.max} (${found.row.unit})`)
+    else if (
+      typeof value !== 'number' ||
+      !Number.isInteger(value) ||
+      value < found.row.min ||
+      value > found.row.max
+    ) {
+      mistakes.push(
+        `${where}.${written} must be a whole number from ${found.row.min} to ${found.row.max} (${found.row.unit})`
+      )
     } else if (isLimit(found.name)) limits[found.name] = value
   }
   return limits
@@ -115,14 +156,14 @@ function readKeys (given: unknown, where: string, mistakes: string[]): readonly 
       return []
     }
     const { id, scope, sha256 } = one
-    if (typeof id !== 'string' || !/^[a-z0-9-]{1,16}$/.test(id)) mistakes.push(`${at}.id must be 1 to 16 of a-z, 0-9 and -`)
-    else if (scope !== 'gate' && scope !== 'admin') mistakes.push(`${at}.scope must be gate or admin`)
-    else if (typeof sha256 !== 'string' || !/^[0-9a-f]{64}$/.test(sha256)) mistakes.push(`${at}.sha256 must be the SHA-256 of the key in hex`)
-    else return [{ id, scope, sha256 }]
+    if (typeof id !== 'string' || !/^[a-z0-9-]{1,16}$/.test(id)) { mistakes.push(`${at}.id must be 1 to 16 of a-z, 0-9 and -`) } else if (scope !== 'gate' && scope !== 'admin') mistakes.push(`${at}.scope must be gate or admin`)
+    else if (typeof sha256 !== 'string' || !/^[0-9a-f]{64}$/.test(sha256)) { mistakes.push(`${at}.sha256 must be the SHA-256 of the key in hex`) } else return [{ id, scope, sha256 }]
     return []
   })
   for (const scope of ['gate', 'admin']) {
-    if (keys.filter(key => key.scope === scope).length > 2) mistakes.push(`${where}: at most two keys of scope ${scope}`)
+    if (keys.filter(key => key.scope === scope).length > 2) {
+      mistakes.push(`${where}: at most two keys of scope ${scope}`)
+    }
   }
   if (new Set(keys.map(key => key.id)).size !== keys.length) mistakes.push(`${where}: two keys have the same id`)
   return keys

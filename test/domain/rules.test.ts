@@ -1,4 +1,5 @@
-// The rules of the domain through the HTTP interface, each test named by the rule it holds. Embedded stores; the clock moves.
+// The rules of the domain through the HTTP interface, each test named by the rule it holds. Embedded stores; the
+// clock moves.
 
 import t from 'tap'
 import { by, startService, type Answer, type Service, type WireBy } from '../helpers/service.ts'
@@ -14,7 +15,10 @@ const opened = async (s: Service, who: WireBy, purpose: 'login' | 'step_up' = 'l
 /** A six-digit code that is not right now. */
 const wrong = (s: Service, key: string) => {
   const right = new Set([-3, -2, -1, 0, 1, 2, 3].map(off => s.code(key, off)))
-  return ['000000', '111111', '222222', '333333', '444444', '555555', '666666', '777777'].find(one => !right.has(one)) ?? '888888'
+  return (
+    ['000000', '111111', '222222', '333333', '444444', '555555', '666666', '777777'].find(one => !right.has(one)) ??
+    '888888'
+  )
 }
 
 t.test('rule 1: TOTP', async t => {
@@ -22,7 +26,12 @@ t.test('rule 1: TOTP', async t => {
   const alice = by('alice')
 
   await t.test('with no factor nothing is asked', async t => {
-    t.match((await s.question(alice)).body, { status: 'not_required', login: null, step_up: null, totp: 'not_enabled' })
+    t.match((await s.question(alice)).body, {
+      status: 'not_required',
+      login: null,
+      step_up: null,
+      totp: 'not_enabled'
+    })
     t.match((await s.open(alice)).body, { status: 'not_required' })
   })
 
@@ -52,26 +61,36 @@ t.test('rule 1: TOTP', async t => {
     s.nextStep()
     const right = s.code(key)
     t.equal((await s.verify(by('alice', 'd'), 'login', right)).status, 200)
-    for (const spelled of [` ${right}`, `${right.slice(0, 3)} ${right.slice(3)}`, [...right].map(digit => String.fromCodePoint(0xff10 + Number(digit))).join('')]) {
+    for (const spelled of [
+      ` ${right}`,
+      `${right.slice(0, 3)} ${right.slice(3)}`,
+      [...right].map(digit => String.fromCodePoint(0xff10 + Number(digit))).join('')
+    ]) {
       t.equal(code(await s.verify(by('alice', 'e'), 'login', spelled)), 'code_used')
     }
     const challenge = await opened(s, by('alice', 'f'))
     for (const given of [Number(right), [right], null, { $gt: '' }, true]) {
-      const answer = await s.call('POST', `/v1/challenges/${challenge.id}/verification`, { by: by('alice', 'f'), code: given })
+      const answer = await s.call('POST', `/v1/challenges/${challenge.id}/verification`, {
+        by: by('alice', 'f'),
+        code: given
+      })
       t.match([answer.status, code(answer)], [400, 'bad_request'])
     }
   })
 
-  await t.test('a confirming code of a clock four minutes off is refused, says so, and is a failed attempt', async t => {
-    const bob = by('bob')
-    const begun = (await s.begin(bob)).body
-    const behind = await s.confirm(bob, begun.id, s.code(begun.key, -8))
-    t.match(behind.body, { code: 'code_rejected', clock_off: -240, attempts_left: 4 })
-    const ahead = await s.confirm(bob, begun.id, s.code(begun.key, 6))
-    t.match(ahead.body, { code: 'code_rejected', clock_off: 180, attempts_left: 3 })
-    t.equal((await s.confirm(bob, begun.id, s.code(begun.key, -40))).body.clock_off, undefined)
-    t.equal((await s.confirm(bob, begun.id, s.code(begun.key))).status, 200)
-  })
+  await t.test(
+    'a confirming code of a clock four minutes off is refused, says so, and is a failed attempt',
+    async t => {
+      const bob = by('bob')
+      const begun = (await s.begin(bob)).body
+      const behind = await s.confirm(bob, begun.id, s.code(begun.key, -8))
+      t.match(behind.body, { code: 'code_rejected', clock_off: -240, attempts_left: 4 })
+      const ahead = await s.confirm(bob, begun.id, s.code(begun.key, 6))
+      t.match(ahead.body, { code: 'code_rejected', clock_off: 180, attempts_left: 3 })
+      t.equal((await s.confirm(bob, begun.id, s.code(begun.key, -40))).body.clock_off, undefined)
+      t.equal((await s.confirm(bob, begun.id, s.code(begun.key))).status, 200)
+    }
+  )
 })
 
 t.test('rule 2: the e-mailed code', async t => {
@@ -110,7 +129,10 @@ t.test('rule 2: the e-mailed code', async t => {
   })
 
   await t.test('it lives ten minutes', async t => {
-    for (const [age, status] of [[599_000, 200], [601_000, 410]] as const) {
+    for (const [age, status] of [
+      [599_000, 200],
+      [601_000, 410]
+    ] as const) {
       s.advance(70 * MINUTE)
       const who = by('carol', `lives ${age}`)
       const challenge = await opened(s, who)
@@ -153,8 +175,20 @@ t.test('rule 2: the e-mailed code', async t => {
     const begun = await s.call('POST', url, { by: dave, about: { email: 'dave@example.org' } })
     t.match(begun.body, { masked_address: 'd•••@e•••.org' })
     t.match((await s.question(dave)).body, { status: 'not_required' }, 'nothing is on before the code')
-    t.equal(code(await s.call('POST', `${url}/${begun.body.id}/confirm`, { by: dave, code: '000000' === s.mails.at(-1)?.values.code ? '111111' : '000000' })), 'code_rejected')
-    t.equal((await s.call('POST', `${url}/${begun.body.id}/confirm`, { by: dave, code: s.mails.at(-1)?.values.code })).status, 200)
+    t.equal(
+      code(
+        await s.call('POST', `${url}/${begun.body.id}/confirm`, {
+          by: dave,
+          code: s.mails.at(-1)?.values.code === '000000' ? '111111' : '000000'
+        })
+      ),
+      'code_rejected'
+    )
+    t.equal(
+      (await s.call('POST', `${url}/${begun.body.id}/confirm`, { by: dave, code: s.mails.at(-1)?.values.code }))
+        .status,
+      200
+    )
     t.match((await s.question(by('dave', 'later'))).body, { status: 'verification_required' })
   })
 })
@@ -175,11 +209,13 @@ t.test('rule 3: backup codes', async t => {
     t.match((await s.call('GET', `/v1/subjects/${s.encoded('alice')}`)).body, { backup_codes: { left: 4, of: 6 } })
   })
 
-  await t.test('wrong ones spend the challenge and an allowance, never the subject\'s budget', async t => {
+  await t.test("wrong ones spend the challenge and an allowance, never the subject's budget", async t => {
     const thief = by('alice', 'thief', 'the browser of a thief')
     for (let round = 0; round < 2; round++) {
       const challenge = await opened(s, thief)
-      for (let index = 0; index < 5; index++) t.equal(code(await s.answer(thief, challenge.id, 'AAAA-BBBB-CCCC-DDDD')), 'code_rejected')
+      for (let index = 0; index < 5; index++) {
+        t.equal(code(await s.answer(thief, challenge.id, 'AAAA-BBBB-CCCC-DDDD')), 'code_rejected')
+      }
     }
     const challenge = await opened(s, thief)
     t.equal(code(await s.answer(thief, challenge.id, 'AAAA-BBBB-CCCC-DDDD')), 'waiting', 'ten an hour')
@@ -187,7 +223,7 @@ t.test('rule 3: backup codes', async t => {
     t.equal((await s.verify(by('alice', 'owner'), 'login', s.code(key))).status, 200)
   })
 
-  await t.test('somebody else\'s code is refused and stays good', async t => {
+  await t.test("somebody else's code is refused and stays good", async t => {
     const mallory = by('mallory')
     const theirs = await s.enrol(mallory)
     t.equal(code(await s.verify(by('alice', 'c'), 'login', theirs.backupCodes[0] ?? '')), 'code_rejected')
@@ -211,52 +247,91 @@ t.test('rule 4: with TOTP on, e-mail verification is not used and its preference
   const before = s.mails.length
   const challenge = await opened(s, by('erin', 'a'))
   t.same(challenge.methods, ['totp', 'backup_code'])
-  t.equal(code(await s.call('POST', `/v1/challenges/${challenge.id}/email`, { by: by('erin', 'a') })), 'method_not_available')
+  t.equal(
+    code(await s.call('POST', `/v1/challenges/${challenge.id}/email`, { by: by('erin', 'a') })),
+    'method_not_available'
+  )
   t.equal(s.mails.length, before)
   t.match((await s.call('GET', `/v1/subjects/${s.encoded('erin')}`)).body, { email: { on: true, applies: false } })
   t.equal((await s.verify(by('erin', 'a'), 'login', s.code(key))).status, 200)
   s.nextStep()
   t.equal((await s.verify(by('erin', 'a'), 'step_up', s.code(key))).status, 200)
   t.equal((await s.call('DELETE', `/v1/subjects/${s.encoded('erin')}/totp`, { by: by('erin', 'a') })).status, 204)
-  t.same((await opened(s, by('erin', 'b'))).methods, ['email', 'backup_code'], 'TOTP off: it applies again, and backup codes stay')
+  t.same(
+    (await opened(s, by('erin', 'b'))).methods,
+    ['email', 'backup_code'],
+    'TOTP off: it applies again, and backup codes stay'
+  )
 })
 
-t.test('rule 5: expired still works, renewing keeps the old key, and a pending enrolment belongs to one by', async t => {
-  const s = await startService(t)
-  const alice = by('alice')
-  const { key } = await s.enrol(alice)
-  s.advance(181 * DAY)
-  const later = by('alice', 'later')
-  t.match((await s.question(later)).body, { status: 'verification_required', totp: 'expired' })
-  t.equal((await s.verify(later, 'login', s.code(key))).status, 200)
-  t.equal(code(await s.begin(later)), 'step_up_required')
-  s.nextStep()
-  t.equal((await s.verify(later, 'step_up', s.code(key))).status, 200)
+t.test(
+  'rule 5: expired still works, renewing keeps the old key, and a pending enrolment belongs to one by',
+  async t => {
+    const s = await startService(t)
+    const alice = by('alice')
+    const { key } = await s.enrol(alice)
+    s.advance(181 * DAY)
+    const later = by('alice', 'later')
+    t.match((await s.question(later)).body, { status: 'verification_required', totp: 'expired' })
+    t.equal((await s.verify(later, 'login', s.code(key))).status, 200)
+    t.equal(code(await s.begin(later)), 'step_up_required')
+    s.nextStep()
+    t.equal((await s.verify(later, 'step_up', s.code(key))).status, 200)
 
-  const begun = await s.begin(later)
-  t.equal((await s.begin(later)).body.key, begun.body.key, 'opened again, the same pending key')
-  s.nextStep()
-  t.equal((await s.verify(by('alice', 'other'), 'login', s.code(key))).status, 200, 'the old key works until the new one is confirmed')
-  for (const stranger of [by('alice', 'other'), { ...later, browser: by('alice', 'x', 'another browser').browser }, { ...by('bob'), session: later.session, browser: later.browser }]) {
-    const answer = await s.call('POST', `/v1/subjects/${s.encoded(stranger.subject)}/totp/${begun.body.id}/confirm`, { by: stranger, code: s.code(begun.body.key) })
-    t.equal(code(answer), 'enrolment_gone')
+    const begun = await s.begin(later)
+    t.equal((await s.begin(later)).body.key, begun.body.key, 'opened again, the same pending key')
+    s.nextStep()
+    t.equal(
+      (await s.verify(by('alice', 'other'), 'login', s.code(key))).status,
+      200,
+      'the old key works until the new one is confirmed'
+    )
+    for (const stranger of [
+      by('alice', 'other'),
+      { ...later, browser: by('alice', 'x', 'another browser').browser },
+      { ...by('bob'), session: later.session, browser: later.browser }
+    ]) {
+      const answer = await s.call(
+        'POST',
+        `/v1/subjects/${s.encoded(stranger.subject)}/totp/${begun.body.id}/confirm`,
+        { by: stranger, code: s.code(begun.body.key) }
+      )
+      t.equal(code(answer), 'enrolment_gone')
+    }
+    t.equal((await s.confirm(later, begun.body.id, s.code(begun.body.key))).status, 200)
+    s.nextStep()
+    t.match((await s.question(later)).body, { status: 'verified', totp: 'enabled' })
+    t.match(
+      (await s.question(by('alice', 'other'))).body,
+      { status: 'verification_required' },
+      'a new epoch ended the other session'
+    )
+    t.equal(code(await s.verify(by('alice', 'other'), 'login', s.code(key))), 'code_rejected', 'the old key is dead')
+
+    const bob = by('bob')
+    const pending = await s.begin(bob)
+    for (let left = 4; left >= 0; left--) {
+      t.match((await s.confirm(bob, pending.body.id, wrong(s, pending.body.key))).body, {
+        code: 'code_rejected',
+        attempts_left: left
+      })
+    }
+    s.advance(2 * MINUTE)
+    t.equal(
+      code(await s.confirm(bob, pending.body.id, s.code(pending.body.key))),
+      'enrolment_gone',
+      'it takes five attempts'
+    )
+    const again = await s.begin(bob)
+    t.not(again.body.key, pending.body.key)
+    s.advance(16 * MINUTE)
+    t.equal(
+      code(await s.confirm(bob, again.body.id, s.code(again.body.key))),
+      'enrolment_gone',
+      'it lives 15 minutes'
+    )
   }
-  t.equal((await s.confirm(later, begun.body.id, s.code(begun.body.key))).status, 200)
-  s.nextStep()
-  t.match((await s.question(later)).body, { status: 'verified', totp: 'enabled' })
-  t.match((await s.question(by('alice', 'other'))).body, { status: 'verification_required' }, 'a new epoch ended the other session')
-  t.equal(code(await s.verify(by('alice', 'other'), 'login', s.code(key))), 'code_rejected', 'the old key is dead')
-
-  const bob = by('bob')
-  const pending = await s.begin(bob)
-  for (let left = 4; left >= 0; left--) t.match((await s.confirm(bob, pending.body.id, wrong(s, pending.body.key))).body, { code: 'code_rejected', attempts_left: left })
-  s.advance(2 * MINUTE)
-  t.equal(code(await s.confirm(bob, pending.body.id, s.code(pending.body.key))), 'enrolment_gone', 'it takes five attempts')
-  const again = await s.begin(bob)
-  t.not(again.body.key, pending.body.key)
-  s.advance(16 * MINUTE)
-  t.equal(code(await s.confirm(bob, again.body.id, s.code(again.body.key))), 'enrolment_gone', 'it lives 15 minutes')
-})
+)
 
 t.test('rule 6: attempts', async t => {
   await t.test('five wrong codes end the challenge and begin a wait in which nothing is evaluated', async t => {
@@ -265,7 +340,12 @@ t.test('rule 6: attempts', async t => {
     s.nextStep()
     const thief = by('alice', 'thief', 'the browser of a thief')
     const challenge = await opened(s, thief)
-    for (let left = 4; left >= 0; left--) t.match((await s.answer(thief, challenge.id, wrong(s, key))).body, { code: 'code_rejected', attempts_left: left })
+    for (let left = 4; left >= 0; left--) {
+      t.match((await s.answer(thief, challenge.id, wrong(s, key))).body, {
+        code: 'code_rejected',
+        attempts_left: left
+      })
+    }
     const next = await opened(s, thief)
     t.ok(next.wait_for > 0 && next.wait_for <= 30)
     const refused = await s.answer(thief, next.id, s.code(key))
@@ -280,11 +360,13 @@ t.test('rule 6: attempts', async t => {
     s.nextStep()
     const who = by('alice', 'a')
     const challenge = await opened(s, who)
-    for (const given of ['12345', 'hello', '1234567', '½½½½½½']) t.equal(code(await s.answer(who, challenge.id, given)), 'code_malformed')
+    for (const given of ['12345', 'hello', '1234567', '½½½½½½']) {
+      t.equal(code(await s.answer(who, challenge.id, given)), 'code_malformed')
+    }
     t.match((await s.answer(who, challenge.id, wrong(s, key))).body, { attempts_left: 4 })
   })
 
-  await t.test('the owner\'s own browser is not held out while an attacker keeps failing', async t => {
+  await t.test("the owner's own browser is not held out while an attacker keeps failing", async t => {
     const s = await startService(t)
     const { key } = await s.enrol(by('alice'))
     s.nextStep()
@@ -301,33 +383,43 @@ t.test('rule 6: attempts', async t => {
     t.equal((await s.verify(by('alice', 'second login', 'her browser'), 'login', s.code(key))).status, 200)
   })
 
-  await t.test('a hundred failures lock TOTP, whatever the waits; a backup code lets its session in and renews', async t => {
-    const s = await startService(t, { tenant: { limits: { lock_in_a_row: 10, lock_in30_days: 10 } } })
-    const { key, backupCodes } = await s.enrol(by('alice'))
-    s.nextStep()
-    let evaluated = 0
-    for (let round = 0; round < 40 && evaluated < 10; round++) {
-      const thief = by('alice', `thief ${round}`)
-      const challenge = await opened(s, thief)
-      const answer = await s.answer(thief, challenge.id, wrong(s, key))
-      if (['code_rejected', 'locked'].includes(code(answer))) evaluated++
-      s.advance(61 * MINUTE)
+  await t.test(
+    'a hundred failures lock TOTP, whatever the waits; a backup code lets its session in and renews',
+    async t => {
+      const s = await startService(t, { tenant: { limits: { lock_in_a_row: 10, lock_in30_days: 10 } } })
+      const { key, backupCodes } = await s.enrol(by('alice'))
+      s.nextStep()
+      let evaluated = 0
+      for (let round = 0; round < 40 && evaluated < 10; round++) {
+        const thief = by('alice', `thief ${round}`)
+        const challenge = await opened(s, thief)
+        const answer = await s.answer(thief, challenge.id, wrong(s, key))
+        if (['code_rejected', 'locked'].includes(code(answer))) evaluated++
+        s.advance(61 * MINUTE)
+      }
+      const who = by('alice', 'owner')
+      const challenge = await opened(s, who)
+      t.equal(challenge.locked, true)
+      t.equal(code(await s.answer(who, challenge.id, s.code(key))), 'locked', 'a right code is refused')
+      t.equal((await s.answer(who, challenge.id, backupCodes[0] ?? '')).status, 200)
+      t.match((await s.question(who)).body, { status: 'verified', step_up: null }, 'no step-up for the console')
+      t.equal(
+        code(await s.call('DELETE', `/v1/subjects/${s.encoded('alice')}/totp`, { by: who })),
+        'step_up_required'
+      )
+      const begun = await s.begin(who)
+      t.equal(begun.status, 200, 'but a new key')
+      t.equal((await s.confirm(who, begun.body.id, s.code(begun.body.key))).status, 200)
+      s.nextStep()
+      t.equal(
+        (await s.verify(by('alice', 'next'), 'login', s.code(begun.body.key))).status,
+        200,
+        'the counts start anew'
+      )
     }
-    const who = by('alice', 'owner')
-    const challenge = await opened(s, who)
-    t.equal(challenge.locked, true)
-    t.equal(code(await s.answer(who, challenge.id, s.code(key))), 'locked', 'a right code is refused')
-    t.equal((await s.answer(who, challenge.id, backupCodes[0] ?? '')).status, 200)
-    t.match((await s.question(who)).body, { status: 'verified', step_up: null }, 'no step-up for the console')
-    t.equal(code(await s.call('DELETE', `/v1/subjects/${s.encoded('alice')}/totp`, { by: who })), 'step_up_required')
-    const begun = await s.begin(who)
-    t.equal(begun.status, 200, 'but a new key')
-    t.equal((await s.confirm(who, begun.body.id, s.code(begun.body.key))).status, 200)
-    s.nextStep()
-    t.equal((await s.verify(by('alice', 'next'), 'login', s.code(begun.body.key))).status, 200, 'the counts start anew')
-  })
+  )
 
-  await t.test('an administrator\'s unlock clears the counts and keeps the factors', async t => {
+  await t.test("an administrator's unlock clears the counts and keeps the factors", async t => {
     const s = await startService(t, { tenant: { limits: { lock_in_a_row: 10, lock_in30_days: 10 } } })
     const { key } = await s.enrol(by('alice'))
     for (let round = 0; round < 10; round++) {
@@ -344,23 +436,36 @@ t.test('rule 6: attempts', async t => {
   })
 })
 
-t.test('rule 7: a repeat of an accepted answer gets the recorded result, from the same by with the same key only', async t => {
-  const s = await startService(t)
-  const { key } = await s.enrol(by('alice'))
-  s.nextStep()
-  const who = by('alice', 'a')
-  const challenge = (await s.open(who, 'login', { return_path: '/devices?page=2' })).body.challenge
-  const right = s.code(key)
-  const first = await s.answer(who, challenge.id, right, {}, { 'idempotency-key': 'attempt-0001' })
-  t.match(first.body, { return_path: '/devices?page=2', assurance: { purpose: 'login', factor: 'totp' } })
-  const again = await s.answer(who, challenge.id, right, {}, { 'idempotency-key': 'attempt-0001' })
-  t.match([again.status, again.body.return_path], [200, '/devices?page=2'])
-  t.equal(code(await s.answer(who, challenge.id, right, {}, { 'idempotency-key': 'attempt-0002' })), 'challenge_gone')
-  t.equal(code(await s.answer(who, challenge.id, right)), 'challenge_gone')
-  t.equal(code(await s.answer(by('alice', 'b'), challenge.id, right, {}, { 'idempotency-key': 'attempt-0001' })), 'challenge_gone')
-  s.advance(61_000)
-  t.equal(code(await s.answer(who, challenge.id, right, {}, { 'idempotency-key': 'attempt-0001' })), 'challenge_gone', 'for a minute')
-})
+t.test(
+  'rule 7: a repeat of an accepted answer gets the recorded result, from the same by with the same key only',
+  async t => {
+    const s = await startService(t)
+    const { key } = await s.enrol(by('alice'))
+    s.nextStep()
+    const who = by('alice', 'a')
+    const challenge = (await s.open(who, 'login', { return_path: '/devices?page=2' })).body.challenge
+    const right = s.code(key)
+    const first = await s.answer(who, challenge.id, right, {}, { 'idempotency-key': 'attempt-0001' })
+    t.match(first.body, { return_path: '/devices?page=2', assurance: { purpose: 'login', factor: 'totp' } })
+    const again = await s.answer(who, challenge.id, right, {}, { 'idempotency-key': 'attempt-0001' })
+    t.match([again.status, again.body.return_path], [200, '/devices?page=2'])
+    t.equal(
+      code(await s.answer(who, challenge.id, right, {}, { 'idempotency-key': 'attempt-0002' })),
+      'challenge_gone'
+    )
+    t.equal(code(await s.answer(who, challenge.id, right)), 'challenge_gone')
+    t.equal(
+      code(await s.answer(by('alice', 'b'), challenge.id, right, {}, { 'idempotency-key': 'attempt-0001' })),
+      'challenge_gone'
+    )
+    s.advance(61_000)
+    t.equal(
+      code(await s.answer(who, challenge.id, right, {}, { 'idempotency-key': 'attempt-0001' })),
+      'challenge_gone',
+      'for a minute'
+    )
+  }
+)
 
 t.test('rule 8: assurance', async t => {
   const s = await startService(t)
@@ -398,7 +503,11 @@ t.test('rule 8: assurance', async t => {
   await t.test('it is bound to the browser that comes next', async t => {
     const next = by('alice', 'c', 'the next browser')
     s.nextStep()
-    t.match((await s.verify(by('alice', 'c', 'the old browser'), 'login', s.code(key), { next_browser: next.browser })).body, { assurance: { bound_to_next: true } })
+    t.match(
+      (await s.verify(by('alice', 'c', 'the old browser'), 'login', s.code(key), { next_browser: next.browser }))
+        .body,
+      { assurance: { bound_to_next: true } }
+    )
     t.match((await s.question(next)).body, { status: 'verified' })
     t.match((await s.question(by('alice', 'c', 'the old browser'))).body, { status: 'verification_required' })
   })
@@ -408,7 +517,9 @@ t.test('rule 8: assurance', async t => {
     s.nextStep()
     await s.verify(session, 'login', s.code(key))
     const moved = by('alice', 'd2', 'browser of alice')
-    t.match((await s.call('POST', `/v1/assurances/${session.session}/move`, { to: moved.session })).body, { moved: true })
+    t.match((await s.call('POST', `/v1/assurances/${session.session}/move`, { to: moved.session })).body, {
+      moved: true
+    })
     t.match((await s.question(session)).body, { status: 'verification_required' })
     t.match((await s.question(moved)).body, { status: 'verified' })
     t.equal((await s.call('DELETE', `/v1/assurances/${moved.session}`)).status, 204)
@@ -438,9 +549,17 @@ t.test('rule 9: a change of factors needs a step-up, raises the epoch and is tol
   const other = by('alice', 'other')
   s.nextStep()
   await s.verify(other, 'login', s.code(key))
-  for (const [method, path] of [['DELETE', '/totp'], ['POST', '/backup-codes'], ['POST', '/totp']] as const) {
+  for (const [method, path] of [
+    ['DELETE', '/totp'],
+    ['POST', '/backup-codes'],
+    ['POST', '/totp']
+  ] as const) {
     t.equal(code(await s.call(method, url + path, { by: other })), 'step_up_required', `${method} ${path}`)
-    t.equal(code(await s.call(method, url + path, { by: by('alice', 'password only') })), 'login_required', `${method} ${path}`)
+    t.equal(
+      code(await s.call(method, url + path, { by: by('alice', 'password only') })),
+      'login_required',
+      `${method} ${path}`
+    )
   }
   s.nextStep()
   await s.verify(other, 'step_up', s.code(key))
@@ -451,7 +570,10 @@ t.test('rule 9: a change of factors needs a step-up, raises the epoch and is tol
   for (const kind of ['totp_enabled', 'verification', 'totp_disabled']) t.ok(kinds.includes(kind), kind)
   const told = await s.app.records.notices.take(s.clock.now() + 1000, 100)
   t.match(told.map(notice => notice.message).sort(), ['totp_disabled', 'totp_enabled'])
-  t.ok(told.every(notice => notice.to !== null && !notice.to.includes('alice@example.org')), 'addresses are sealed')
+  t.ok(
+    told.every(notice => notice.to !== null && !notice.to.includes('alice@example.org')),
+    'addresses are sealed'
+  )
 
   await t.test('credentials-changed ends every session but the one to keep', async t => {
     const again = await s.enrol(alice)
@@ -466,7 +588,7 @@ t.test('rule 9: a change of factors needs a step-up, raises the epoch and is tol
 })
 
 t.test('rule 9: a first enrolment needs what the tenant asks for', async t => {
-  await t.test('a code to the console\'s address', async t => {
+  await t.test("a code to the console's address", async t => {
     const s = await startService(t, { tenant: { first_enrolment: 'email' } })
     const who = by('alice')
     const about = { email: 'alice@example.org' }
@@ -476,8 +598,15 @@ t.test('rule 9: a first enrolment needs what the tenant asks for', async t => {
     t.equal((await s.call('POST', proof, { by: who, about })).status, 200)
     const mailed = s.mails.at(-1)
     t.match(mailed, { to: 'alice@example.org', message: 'proof_code' })
-    t.equal(code(await s.begin(who, { about, proof: mailed?.values.code === '000000' ? '111111' : '000000' })), 'proof_rejected')
-    t.equal(code(await s.begin(by('alice', 'thief'), { about, proof: mailed?.values.code })), 'proof_required', 'it is bound to by')
+    t.equal(
+      code(await s.begin(who, { about, proof: mailed?.values.code === '000000' ? '111111' : '000000' })),
+      'proof_rejected'
+    )
+    t.equal(
+      code(await s.begin(by('alice', 'thief'), { about, proof: mailed?.values.code })),
+      'proof_required',
+      'it is bound to by'
+    )
     t.equal((await s.begin(who, { about, proof: mailed?.values.code })).status, 200)
   })
 
@@ -494,7 +623,11 @@ t.test('rule 9: a first enrolment needs what the tenant asks for', async t => {
     t.match((await s.question(who)).body, { status: 'verified' })
     t.ok(enrolled.key)
     await s.call('POST', `/v1/subjects/${s.encoded('alice')}/reset`, { actor: 'root' }, s.admin)
-    t.equal(code(await s.begin(by('alice', 'thief'), { proof: enrolmentCode })), 'proof_rejected', 'the old code is spent')
+    t.equal(
+      code(await s.begin(by('alice', 'thief'), { proof: enrolmentCode })),
+      'proof_rejected',
+      'the old code is spent'
+    )
   })
 })
 
@@ -502,7 +635,9 @@ t.test('rule 10: subject ids', async t => {
   const s = await startService(t)
   await s.enrol(by('Alice'))
   t.match((await s.question(by('Alice', 'x'))).body, { status: 'verification_required' })
-  for (const other of ['alice', 'ALICE', 'Alice.', 'Ａlice', 'AIice']) t.match((await s.question(by(other, 'x'))).body, { status: 'not_required' }, `${other} is someone else`)
+  for (const other of ['alice', 'ALICE', 'Alice.', 'Ａlice', 'AIice']) {
+    t.match((await s.question(by(other, 'x'))).body, { status: 'not_required' }, `${other} is someone else`)
+  }
   for (const refused of ['', ' Alice', 'Alice ', 'Alice\u0000', 'e\u0301', 'x'.repeat(256)]) {
     t.match((await s.question(by(refused, 'x'))).status, 400, JSON.stringify(refused))
     t.equal((await s.open(by(refused, 'x'))).status, 400)
@@ -533,7 +668,10 @@ t.test('rule 11: administration', async t => {
   await t.test('a requirement by name bites from its date', async t => {
     const from = new Date(s.clock.now() + DAY).toISOString()
     const bob = by('bob')
-    t.equal((await s.call('PUT', `/v1/subjects/${s.encoded('bob')}/requirement`, { actor: 'root', from }, s.admin)).status, 204)
+    t.equal(
+      (await s.call('PUT', `/v1/subjects/${s.encoded('bob')}/requirement`, { actor: 'root', from }, s.admin)).status,
+      204
+    )
     t.match((await s.question(bob)).body, { status: 'not_required' })
     s.advance(DAY + 1000)
     t.match((await s.question(bob)).body, { status: 'enrolment_required' })
@@ -544,7 +682,8 @@ t.test('rule 11: administration', async t => {
   await t.test('rename moves a subject with its factors, and refuses a target that has some', async t => {
     const carol = await s.enrol(by('carol'))
     await s.enrol(by('dave'))
-    const rename = async (to: string) => await s.call('POST', `/v1/subjects/${s.encoded('carol')}/rename`, { actor: 'root', to }, s.admin)
+    const rename = async (to: string) =>
+      await s.call('POST', `/v1/subjects/${s.encoded('carol')}/rename`, { actor: 'root', to }, s.admin)
     t.equal(code(await rename('dave')), 'target_has_factors')
     t.equal((await rename('caroline')).status, 204)
     t.match((await s.question(by('carol', 'x'))).body, { status: 'not_required' })
@@ -558,12 +697,30 @@ t.test('rule 11: administration', async t => {
     t.match((await s.question(by('erin', 'x'))).body, { status: 'not_required' })
     const { events } = (await s.call('GET', '/v1/events?limit=1000', undefined, s.admin)).body
     t.notOk(events.some((event: { subject: string }) => event.subject === 'erin'))
-    t.ok(events.some((event: { subject: string, kind: string }) => event.subject.startsWith('deleted:') && event.kind === 'totp_enabled'))
+    t.ok(
+      events.some(
+        (event: { subject: string; kind: string }) =>
+          event.subject.startsWith('deleted:') && event.kind === 'totp_enabled'
+      )
+    )
   })
 
   await t.test('a gate key on an administrative call is refused and the attempt kept', async t => {
-    for (const [method, path] of [['POST', '/reset'], ['POST', '/unlock'], ['POST', '/rename'], ['POST', '/enrolment-code'], ['DELETE', ''], ['PUT', '/requirement'], ['PUT', '/address'], ['GET', '/sessions']] as const) {
-      const answer = await s.call(method, url + path, method === 'GET' ? undefined : { actor: 'x', to: 'y', from: null, address: null })
+    for (const [method, path] of [
+      ['POST', '/reset'],
+      ['POST', '/unlock'],
+      ['POST', '/rename'],
+      ['POST', '/enrolment-code'],
+      ['DELETE', ''],
+      ['PUT', '/requirement'],
+      ['PUT', '/address'],
+      ['GET', '/sessions']
+    ] as const) {
+      const answer = await s.call(
+        method,
+        url + path,
+        method === 'GET' ? undefined : { actor: 'x', to: 'y', from: null, address: null }
+      )
       t.match([answer.status, code(answer)], [403, 'forbidden'], path)
     }
     const { events } = (await s.call('GET', '/v1/events?limit=1000', undefined, s.admin)).body
@@ -578,14 +735,41 @@ t.test('rule 12 and the interface: other tenants, other sessions and other brows
   const who = by('alice', 'a')
   const challenge = await opened(s, who)
   const right = s.code(key)
-  const strangers = [by('alice', 'b'), { ...who, browser: by('x').browser }, { ...who, subject: 'bob' }, { ...who, browser: 'none' }]
+  const strangers = [
+    by('alice', 'b'),
+    { ...who, browser: by('x').browser },
+    { ...who, subject: 'bob' },
+    { ...who, browser: 'none' }
+  ]
   for (const stranger of strangers) {
     t.equal(code(await s.answer(stranger, challenge.id, right)), 'challenge_gone')
     t.equal(code(await s.call('POST', `/v1/challenges/${challenge.id}/email`, { by: stranger })), 'challenge_gone')
   }
-  t.equal(code(await s.call('POST', `/v1/challenges/${challenge.id}/verification`, { by: who, code: right }, { authorization: `Bearer ${s.keys.other.key}` })), 'challenge_gone', 'another tenant')
+  t.equal(
+    code(
+      await s.call(
+        'POST',
+        `/v1/challenges/${challenge.id}/verification`,
+        { by: who, code: right },
+        { authorization: `Bearer ${s.keys.other.key}` }
+      )
+    ),
+    'challenge_gone',
+    'another tenant'
+  )
   t.equal((await s.answer(who, challenge.id, right)).status, 200, 'nothing was counted and nothing used up')
-  for (const authorization of ['', 'Bearer ', 'Bearer pk_t1_g1_' + 'A'.repeat(43), s.keys.gate.key, `Basic ${s.keys.gate.key}`, `Bearer ${s.keys.gate.key} `, `Bearer ${s.keys.gate.key.replace('t1', 't2')}`]) {
-    t.match(await s.call('GET', `/v1/assurances/${who.session}`, undefined, { authorization }), { status: 401, body: { code: 'unauthenticated' } })
+  for (const authorization of [
+    '',
+    'Bearer ',
+    'Bearer pk_t1_g1_' + 'A'.repeat(43),
+    s.keys.gate.key,
+    `Basic ${s.keys.gate.key}`,
+    `Bearer ${s.keys.gate.key} `,
+    `Bearer ${s.keys.gate.key.replace('t1', 't2')}`
+  ]) {
+    t.match(await s.call('GET', `/v1/assurances/${who.session}`, undefined, { authorization }), {
+      status: 401,
+      body: { code: 'unauthenticated' }
+    })
   }
 })

@@ -5,7 +5,14 @@ import t from 'tap'
 import { addressPrefix, maskAddress, singleMailbox } from '../../service/src/domain/addresses.ts'
 import { asked, type Asked, type Have } from '../../service/src/domain/assurance.ts'
 import { backupCode, grouped, normaliseBackupCode } from '../../service/src/domain/factors/backup-code.ts'
-import { base32, clockOff, keyUri, matchingStep, nextStepIn, normaliseDigits } from '../../service/src/domain/factors/totp.ts'
+import {
+  base32,
+  clockOff,
+  keyUri,
+  matchingStep,
+  nextStepIn,
+  normaliseDigits
+} from '../../service/src/domain/factors/totp.ts'
 import { checkedSubject, totpStatus } from '../../service/src/domain/model.ts'
 import { defaultLimits, LIMITS, locks, seconds, waitAfter } from '../../service/src/domain/policy.ts'
 import { PROBLEMS, Problem } from '../../service/src/domain/problems.ts'
@@ -21,7 +28,14 @@ t.test('the codes of RFC 4226 appendix D are right at their counters and nowhere
 })
 
 t.test('the codes of RFC 6238 appendix B (SHA-1, last six digits) are right at their times', async t => {
-  for (const [time, code] of [[59, '287082'], [1111111109, '081804'], [1111111111, '050471'], [1234567890, '005924'], [2000000000, '279037'], [20000000000, '353130']] as const) {
+  for (const [time, code] of [
+    [59, '287082'],
+    [1111111109, '081804'],
+    [1111111111, '050471'],
+    [1234567890, '005924'],
+    [2000000000, '279037'],
+    [20000000000, '353130']
+  ] as const) {
     t.equal(matchingStep(key, code, time * 1000, 0), Math.floor(time / 30))
   }
 })
@@ -31,20 +45,37 @@ t.test('one step either side is accepted at every second of a period, two are no
     const now = (3000 * 30 + second) * 1000
     for (const off of [-2, -1, 0, 1, 2]) {
       const code = hotp(3000 + off)
-      t.equal(matchingStep(key, code, now, 1), Math.abs(off) <= 1 ? 3000 + off : undefined, `${off} at second ${second}`)
+      t.equal(
+        matchingStep(key, code, now, 1),
+        Math.abs(off) <= 1 ? 3000 + off : undefined,
+        `${off} at second ${second}`
+      )
     }
   }
 })
 
 t.test('what is not six digits is never right, and never throws', async t => {
-  for (const code of ['', '12345', '1234567', 'abcdef', '12345６', '12 456', '１２３４５６', '-12345', '1e5123', '\u0000\u0000\u0000\u0000\u0000\u0000']) {
+  for (const code of [
+    '',
+    '12345',
+    '1234567',
+    'abcdef',
+    '12345６',
+    '12 456',
+    '１２３４５６',
+    '-12345',
+    '1e5123',
+    '\u0000\u0000\u0000\u0000\u0000\u0000'
+  ]) {
     t.equal(matchingStep(key, code, 59_000, 1), undefined)
   }
   t.equal(matchingStep(Buffer.alloc(3), '287082', 59_000, 1), undefined, 'a key that is too short')
 })
 
 t.test('digits of any script, spaces and dashes are read as people mean them', async t => {
-  for (const typed of ['287082', ' 287 082 ', '287-082', '２８７０８２', '287\u00a0082', '\u200e287082']) t.equal(normaliseDigits(typed), '287082')
+  for (const typed of ['287082', ' 287 082 ', '287-082', '２８７０８２', '287\u00a0082', '\u200e287082']) {
+    t.equal(normaliseDigits(typed), '287082')
+  }
 })
 
 t.test('a clock up to five minutes off is told by how much', async t => {
@@ -75,13 +106,48 @@ t.test('a backup code is 80 bits in 16 characters, read without regard to case, 
 })
 
 t.test('subject ids are compared byte for byte, and refused rather than repaired', async t => {
-  for (const fits of ['1', 'alice', 'Alice', 'a b', '张三', 't1}', '{t1', 'a:b', '../x', 'é', 'x'.repeat(255)]) t.equal(checkedSubject(fits), fits)
-  for (const refused of ['', ' a', 'a ', 'a\n', '\u0000', 'e\u0301', 'x'.repeat(256), 'é'.repeat(128), '\ud800', 'a\u0085b', '\u00a0a']) t.equal(checkedSubject(refused), undefined)
+  for (const fits of ['1', 'alice', 'Alice', 'a b', '张三', 't1}', '{t1', 'a:b', '../x', 'é', 'x'.repeat(255)]) {
+    t.equal(checkedSubject(fits), fits)
+  }
+  for (const refused of [
+    '',
+    ' a',
+    'a ',
+    'a\n',
+    '\u0000',
+    'e\u0301',
+    'x'.repeat(256),
+    'é'.repeat(128),
+    '\ud800',
+    'a\u0085b',
+    '\u00a0a'
+  ]) { t.equal(checkedSubject(refused), undefined) }
 })
 
 t.test('an address is one mailbox or refused: lists, groups, names and line breaks redirect mail', async t => {
-  for (const fits of ['a@x.org', 'first.last+tag@sub.example.org', "o'neil@example.org", 'a@localhost']) t.equal(singleMailbox(fits), fits)
-  for (const refused of ['', 'a', 'a@', '@x.org', 'a@x.org, b@y.org', 'a@x.org\r\nBcc: b@y.org', 'Name <a@x.org>', 'g: a@x.org;', '"a b"@x.org', 'a@x.org b', 'a@@x.org', 'a@x..org', '.a@x.org', 'a@-x.org', 'a@x.org;', 'a'.repeat(65) + '@x.org', 'ü@x.org', 'a@' + 'x'.repeat(260)]) {
+  for (const fits of ['a@x.org', 'first.last+tag@sub.example.org', "o'neil@example.org", 'a@localhost']) {
+    t.equal(singleMailbox(fits), fits)
+  }
+  for (const refused of [
+    '',
+    'a',
+    'a@',
+    '@x.org',
+    'a@x.org, b@y.org',
+    'a@x.org\r\nBcc: b@y.org',
+    'Name <a@x.org>',
+    'g: a@x.org;',
+    '"a b"@x.org',
+    'a@x.org b',
+    'a@@x.org',
+    'a@x..org',
+    '.a@x.org',
+    'a@-x.org',
+    'a@x.org;',
+    'a'.repeat(65) + '@x.org',
+    'ü@x.org',
+    'a@' + 'x'.repeat(260)
+  ]) {
     t.equal(singleMailbox(refused), undefined, JSON.stringify(refused))
   }
   t.equal(maskAddress('alice@example.org'), 'a•••@e•••.org')
@@ -99,13 +165,18 @@ t.test('the audit log keeps the network of an address, not the address', async t
 })
 
 t.test('from the fifth failure in a row each doubles a wait, from 30 seconds to an hour', async t => {
-  t.same([1, 4, 5, 6, 7, 11, 12, 13, 99, 1000].map(failures => waitAfter(failures, defaultLimits) / 1000), [0, 0, 30, 60, 120, 1920, 3600, 3600, 3600, 3600])
+  t.same(
+    [1, 4, 5, 6, 7, 11, 12, 13, 99, 1000].map(failures => waitAfter(failures, defaultLimits) / 1000),
+    [0, 0, 30, 60, 120, 1920, 3600, 3600, 3600, 3600]
+  )
   t.equal(locks({ inARow: 99, in30Days: 99 }, defaultLimits), false)
   t.equal(locks({ inARow: 100, in30Days: 1 }, defaultLimits), true)
   t.equal(locks({ inARow: 1, in30Days: 100 }, defaultLimits), true)
   t.equal(seconds(1), 1)
   t.equal(seconds(-5), 0)
-  for (const [name, row] of Object.entries(LIMITS)) t.ok(row.min <= row.value && row.value <= row.max, `${name} defaults within its safe range`)
+  for (const [name, row] of Object.entries(LIMITS)) {
+    t.ok(row.min <= row.value && row.value <= row.max, `${name} defaults within its safe range`)
+  }
 })
 
 t.test('what is asked of whom: the table, cell by cell', async t => {
@@ -127,13 +198,17 @@ t.test('what is asked of whom: the table, cell by cell', async t => {
   for (const [have, settings, login, stepUp, requiredLogin, requiredStepUp] of rows) {
     t.same(asked(have, false, settings), { login, step_up: stepUp }, `${have}, not required`)
     t.same(asked(have, true, settings), { login: requiredLogin, step_up: requiredStepUp }, `${have}, required`)
-    lines.push(`${have.padEnd(9)} ${settings.email.padEnd(6)} ${settings.stepUp.padEnd(8)} ${`${login} / ${stepUp}`.padEnd(23)} ${requiredLogin} / ${requiredStepUp}`)
+    lines.push(
+      `${have.padEnd(9)} ${settings.email.padEnd(6)} ${settings.stepUp.padEnd(8)} ${`${login} / ${stepUp}`.padEnd(23)} ${requiredLogin} / ${requiredStepUp}`
+    )
   }
   t.comment(lines.join('\n'))
 })
 
 t.test('expired is 180 days after confirmation, not before', async t => {
-  const own = (age: number) => ({ authenticators: [{ id: '1', factor: 'totp', secret: '', counter: 0, confirmedAt: 1_000_000_000_000 - age }] })
+  const own = (age: number) => ({
+    authenticators: [{ id: '1', factor: 'totp', secret: '', counter: 0, confirmedAt: 1_000_000_000_000 - age }]
+  })
   const day = 86_400_000
   t.equal(totpStatus({ authenticators: [] }, 1_000_000_000_000, 180), 'not_enabled')
   t.equal(totpStatus(own(179 * day), 1_000_000_000_000, 180), 'enabled')

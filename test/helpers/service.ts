@@ -8,14 +8,20 @@ import { readConfig } from '../../service/src/config.ts'
 import type { Mail } from '../../service/src/domain/ports.ts'
 
 /** What tap's `t` offers for cleaning up. */
-export interface Teardown { readonly teardown: (fn: () => unknown) => void }
+export interface Teardown {
+  readonly teardown: (fn: () => unknown) => void
+}
 
-export interface WireBy { readonly subject: string, readonly session: string, readonly browser: string }
+export interface WireBy {
+  readonly subject: string
+  readonly session: string
+  readonly browser: string
+}
 
 export interface Answer {
   readonly status: number
   readonly headers: Readonly<Record<string, string | number | string[] | undefined>>
-  // Bodies are looked into by tests, field by field.
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- bodies are looked into by tests, field by field
   readonly body: any
   readonly text: string
 }
@@ -34,7 +40,7 @@ export function totpCode (key: string, at: number): string {
   return new TOTP({ secret: Secret.fromBase32(key), digits: 6, period: 30 }).generate({ timestamp: at })
 }
 
-export function tenantKey (tenant: string, id: string): { readonly key: string, readonly sha256: string } {
+export function tenantKey (tenant: string, id: string): { readonly key: string; readonly sha256: string } {
   const key = `pk_${tenant}_${id}_${randomBytes(32).toString('base64url')}`
   return { key, sha256: createHash('sha256').update(key).digest('hex') }
 }
@@ -51,15 +57,35 @@ export async function startService (t: Teardown, options: StartOptions = {}) {
   let offset = 0
   const clock = { now: () => Date.now() + offset }
   const mails: Mail[] = []
-  const keys = { gate: tenantKey('t1', 'g1'), admin: tenantKey('t1', 'a1'), other: tenantKey('t2', 'g1'), otherAdmin: tenantKey('t2', 'a1') }
+  const keys = {
+    gate: tenantKey('t1', 'g1'),
+    admin: tenantKey('t1', 'a1'),
+    other: tenantKey('t2', 'g1'),
+    otherAdmin: tenantKey('t2', 'a1')
+  }
   const config = readConfig({
     POSTERN_ENCRYPTION_KEYS: `k1:${randomBytes(32).toString('base64')}`,
     POSTERN_SERVER_KEY: `s1:${randomBytes(32).toString('base64')}`,
     POSTERN_DATABASE: options.database ?? 'sqlite::memory:',
     POSTERN_LOG_LEVEL: 'silent',
     POSTERN_TENANTS: JSON.stringify([
-      { id: 't1', name: 'Console One', keys: [{ id: 'g1', scope: 'gate', sha256: keys.gate.sha256 }, { id: 'a1', scope: 'admin', sha256: keys.admin.sha256 }], ...options.tenant },
-      { id: 't2', name: 'Console Two', keys: [{ id: 'g1', scope: 'gate', sha256: keys.other.sha256 }, { id: 'a1', scope: 'admin', sha256: keys.otherAdmin.sha256 }] }
+      {
+        id: 't1',
+        name: 'Console One',
+        keys: [
+          { id: 'g1', scope: 'gate', sha256: keys.gate.sha256 },
+          { id: 'a1', scope: 'admin', sha256: keys.admin.sha256 }
+        ],
+        ...options.tenant
+      },
+      {
+        id: 't2',
+        name: 'Console Two',
+        keys: [
+          { id: 'g1', scope: 'gate', sha256: keys.other.sha256 },
+          { id: 'a1', scope: 'admin', sha256: keys.otherAdmin.sha256 }
+        ]
+      }
     ]),
     ...options.env
   })
@@ -67,28 +93,54 @@ export async function startService (t: Teardown, options: StartOptions = {}) {
   const app: App = await buildApp(config, {
     clock,
     mailer: {
-      code: mail => { mails.push(mail); return true },
+      code: mail => {
+        mails.push(mail)
+        return true
+      },
       wake: () => {},
       start: () => {},
       close: async () => {},
       state: () => ({ ok: true, queued: 0 })
     },
-    logger: pino({ level: 'debug' }, { write: (line: string) => { log.push(line) } }),
+    logger: pino(
+      { level: 'debug' },
+      {
+        write: (line: string) => {
+          log.push(line)
+        }
+      }
+    ),
     ...options.overrides
   })
   await app.api.ready()
   await app.operations.ready()
-  t.teardown(async () => { await app.close() })
+  t.teardown(async () => {
+    await app.close()
+  })
 
-  const call = async (method: 'GET' | 'POST' | 'PUT' | 'DELETE', url: string, body?: unknown, headers: Record<string, string> = {}): Promise<Answer> => {
+  const call = async (
+    method: 'GET' | 'POST' | 'PUT' | 'DELETE',
+    url: string,
+    body?: unknown,
+    headers: Record<string, string> = {}
+  ): Promise<Answer> => {
     const response = await app.api.inject({
       method,
       url,
       headers: { authorization: `Bearer ${keys.gate.key}`, ...headers },
-      ...(body === undefined ? {} : { payload: JSON.stringify(body), headers: { authorization: `Bearer ${keys.gate.key}`, 'content-type': 'application/json', ...headers } })
+      ...(body === undefined
+        ? {}
+        : {
+            payload: JSON.stringify(body),
+            headers: { authorization: `Bearer ${keys.gate.key}`, 'content-type': 'application/json', ...headers }
+          })
     })
     let parsed: unknown
-    try { parsed = response.payload === '' ? undefined : JSON.parse(response.payload) } catch { parsed = undefined }
+    try {
+      parsed = response.payload === '' ? undefined : JSON.parse(response.payload)
+    } catch {
+      parsed = undefined
+    }
     return { status: response.statusCode, headers: response.headers, body: parsed, text: response.payload }
   }
   const encoded = (subject: string) => Buffer.from(subject).toString('base64url')
@@ -96,11 +148,21 @@ export async function startService (t: Teardown, options: StartOptions = {}) {
 
   const open = async (who: WireBy, purpose: 'login' | 'step_up' = 'login', more: Record<string, unknown> = {}) =>
     await call('POST', '/v1/challenges', { by: who, purpose, ...more })
-  const answer = async (who: WireBy, id: string, code: string, more: Record<string, unknown> = {}, headers: Record<string, string> = {}) =>
-    await call('POST', `/v1/challenges/${id}/verification`, { by: who, code, ...more }, headers)
+  const answer = async (
+    who: WireBy,
+    id: string,
+    code: string,
+    more: Record<string, unknown> = {},
+    headers: Record<string, string> = {}
+  ) => await call('POST', `/v1/challenges/${id}/verification`, { by: who, code, ...more }, headers)
   const question = async (who: WireBy, headers: Record<string, string> = {}) =>
-    await call('GET', `/v1/assurances/${who.session}`, undefined, { 'postern-subject': encoded(who.subject), 'postern-browser': who.browser, ...headers })
-  const begin = async (who: WireBy, more: Record<string, unknown> = {}) => await call('POST', `/v1/subjects/${encoded(who.subject)}/totp`, { by: who, ...more })
+    await call('GET', `/v1/assurances/${who.session}`, undefined, {
+      'postern-subject': encoded(who.subject),
+      'postern-browser': who.browser,
+      ...headers
+    })
+  const begin = async (who: WireBy, more: Record<string, unknown> = {}) =>
+    await call('POST', `/v1/subjects/${encoded(who.subject)}/totp`, { by: who, ...more })
   const confirm = async (who: WireBy, id: string, code: string, more: Record<string, unknown> = {}) =>
     await call('POST', `/v1/subjects/${encoded(who.subject)}/totp/${id}/confirm`, { by: who, code, ...more })
 
@@ -120,12 +182,19 @@ export async function startService (t: Teardown, options: StartOptions = {}) {
     begin,
     confirm,
     /** Moves the clock of the service, embedded store included. */
-    advance: (ms: number) => { offset += ms },
+    advance: (ms: number) => {
+      offset += ms
+    },
     /** The next time step, so that a code of the last one is not needed twice. */
-    nextStep: () => { offset += 30_000 },
+    nextStep: () => {
+      offset += 30_000
+    },
     code: (key: string, stepsOff = 0) => totpCode(key, clock.now() + stepsOff * 30_000),
     /** Enrols TOTP for a subject that has nothing, from `who`; answers its key and backup codes. */
-    enrol: async (who: WireBy, more: Record<string, unknown> = {}): Promise<{ readonly key: string, readonly backupCodes: readonly string[] }> => {
+    enrol: async (
+      who: WireBy,
+      more: Record<string, unknown> = {}
+    ): Promise<{ readonly key: string; readonly backupCodes: readonly string[] }> => {
       const begun = await begin(who, more)
       if (begun.status !== 200) throw new Error(`begin: ${begun.text}`)
       const confirmed = await confirm(who, begun.body.id, totpCode(begun.body.key, clock.now()))
@@ -136,11 +205,19 @@ export async function startService (t: Teardown, options: StartOptions = {}) {
     enrolEmail: async (who: WireBy, address: string): Promise<void> => {
       const begun = await call('POST', `/v1/subjects/${encoded(who.subject)}/email`, { by: who, address })
       if (begun.status !== 200) throw new Error(`begin: ${begun.text}`)
-      const confirmed = await call('POST', `/v1/subjects/${encoded(who.subject)}/email/${begun.body.id}/confirm`, { by: who, code: mails.at(-1)?.values.code })
+      const confirmed = await call('POST', `/v1/subjects/${encoded(who.subject)}/email/${begun.body.id}/confirm`, {
+        by: who,
+        code: mails.at(-1)?.values.code
+      })
       if (confirmed.status !== 200) throw new Error(`confirm: ${confirmed.text}`)
     },
     /** Opens a challenge and answers it. */
-    verify: async (who: WireBy, purpose: 'login' | 'step_up', code: string, more: Record<string, unknown> = {}): Promise<Answer> => {
+    verify: async (
+      who: WireBy,
+      purpose: 'login' | 'step_up',
+      code: string,
+      more: Record<string, unknown> = {}
+    ): Promise<Answer> => {
       const opened = await open(who, purpose)
       if (opened.body.status !== 'open') return opened
       return await answer(who, opened.body.challenge.id, code, more)
@@ -149,4 +226,3 @@ export async function startService (t: Teardown, options: StartOptions = {}) {
 }
 
 export type Service = Awaited<ReturnType<typeof startService>>
-

@@ -1,4 +1,5 @@
-// The HTTP interface itself: strictness, problem documents, OpenAPI, operations, the stream of changes, and what is logged.
+// The HTTP interface itself: strictness, problem documents, OpenAPI, operations, the stream of changes, and what is
+// logged.
 
 import { request as httpRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -29,14 +30,31 @@ t.test('what is not understood is refused by name, never dropped or coerced', as
     t.match(answer.headers['content-type'], /^application\/problem\+json/)
     t.match(answer.body.errors.join(' '), where)
   }
-  const invalid = await s.app.api.inject({ method: 'POST', url: '/v1/challenges', headers: { authorization: `Bearer ${s.keys.gate.key}`, 'content-type': 'application/json' }, payload: '{"code":123456' })
+  const invalid = await s.app.api.inject({
+    method: 'POST',
+    url: '/v1/challenges',
+    headers: { authorization: `Bearer ${s.keys.gate.key}`, 'content-type': 'application/json' },
+    payload: '{"code":123456'
+  })
   t.match([invalid.statusCode, invalid.json().code], [400, 'bad_request'])
   t.notMatch(invalid.payload, '123456', 'no value stands in a message')
-  const xml = await s.app.api.inject({ method: 'POST', url: '/v1/challenges', headers: { authorization: `Bearer ${s.keys.gate.key}`, 'content-type': 'text/xml' }, payload: '<a/>' })
+  const xml = await s.app.api.inject({
+    method: 'POST',
+    url: '/v1/challenges',
+    headers: { authorization: `Bearer ${s.keys.gate.key}`, 'content-type': 'text/xml' },
+    payload: '<a/>'
+  })
   t.match([xml.statusCode, xml.json().code], [415, 'unsupported_media_type'])
-  const large = await s.call('POST', '/v1/challenges', { by: who, purpose: 'login', about: { action: 'x'.repeat(200_000) } })
+  const large = await s.call('POST', '/v1/challenges', {
+    by: who,
+    purpose: 'login',
+    about: { action: 'x'.repeat(200_000) }
+  })
   t.match([large.status, large.body.code], [413, 'payload_too_large'])
-  t.match(await s.call('GET', '/v1/nothing'), { status: 404, body: { code: 'not_found', type: 'urn:postern:problem:not_found' } })
+  t.match(await s.call('GET', '/v1/nothing'), {
+    status: 404,
+    body: { code: 'not_found', type: 'urn:postern:problem:not_found' }
+  })
 })
 
 t.test('every error is one of the table, and what is not meant to be seen is one 500', async t => {
@@ -47,8 +65,14 @@ t.test('every error is one of the table, and what is not meant to be seen is one
   t.equal(problemFrom(Object.assign(new Error('x'), { code: 'OTHER' })).code, 'internal')
   const s = await startService(t)
   const real = s.app.records.subject
-  t.teardown(() => { Object.assign(s.app.records, { subject: real }) })
-  Object.assign(s.app.records, { subject: async () => { throw new Error('SELECT secret') } })
+  t.teardown(() => {
+    Object.assign(s.app.records, { subject: real })
+  })
+  Object.assign(s.app.records, {
+    subject: async () => {
+      throw new Error('SELECT secret')
+    }
+  })
   const answer = await s.open(by('alice'))
   t.match([answer.status, answer.body.code], [500, 'internal'])
   t.notMatch(answer.text, 'SELECT')
@@ -59,14 +83,29 @@ t.test('the OpenAPI document describes every call, and the operations port answe
   const operations = async (url: string) => await s.app.operations.inject({ url })
   const document = (await operations('/openapi.json')).json()
   t.match(document.openapi, /^3\.1/)
-  for (const path of ['/v1/assurances/{session}', '/v1/challenges', '/v1/challenges/{id}/verification', '/v1/subjects/{subject}/totp', '/v1/changes', '/v1/events']) t.ok(document.paths[path], path)
+  for (const path of [
+    '/v1/assurances/{session}',
+    '/v1/challenges',
+    '/v1/challenges/{id}/verification',
+    '/v1/subjects/{subject}/totp',
+    '/v1/changes',
+    '/v1/events'
+  ]) { t.ok(document.paths[path], path) }
   for (const [path, methods] of Object.entries<Record<string, { summary?: string }>>(document.paths)) {
-    if (path.startsWith('/v1')) for (const [method, call] of Object.entries(methods)) t.ok(call.summary, `${method} ${path} has a summary`)
+    if (path.startsWith('/v1')) {
+      for (const [method, call] of Object.entries(methods)) t.ok(call.summary, `${method} ${path} has a summary`)
+    }
   }
   t.match((await operations('/livez')).json(), { status: 'live' })
-  t.match((await operations('/readyz')).json(), { status: 'ready', checks: { records: 'ok', pending: 'ok', mail: 'ok' } })
+  t.match((await operations('/readyz')).json(), {
+    status: 'ready',
+    checks: { records: 'ok', pending: 'ok', mail: 'ok' }
+  })
   await s.open(by('alice'))
-  t.match((await operations('/metrics')).payload, /postern_request_seconds_count\{route="\/v1\/challenges",method="POST",status="2xx"\} 1/)
+  t.match(
+    (await operations('/metrics')).payload,
+    /postern_request_seconds_count\{route="\/v1\/challenges",method="POST",status="2xx"\} 1/
+  )
   t.equal((await operations('/nothing')).statusCode, 404)
   s.app.drain()
   const draining = await operations('/readyz')
@@ -75,32 +114,52 @@ t.test('the OpenAPI document describes every call, and the operations port answe
   t.equal((await s.app.api.inject({ url: '/livez' })).statusCode, 404, 'not on the port that consoles reach')
 })
 
-t.test('changes reach a listener in order, only its tenant\'s, and go on after the last one it saw', async t => {
+t.test("changes reach a listener in order, only its tenant's, and go on after the last one it saw", async t => {
   const s = await startService(t)
   await s.app.api.listen({ host: '127.0.0.1', port: 0 })
   s.app.start()
   const { port } = s.app.api.server.address() as AddressInfo
   const listen = (key: string, last?: string) => {
-    const events: { readonly event: string, readonly id: string | undefined, readonly data: any }[] = []
+    interface Change { readonly number: number; readonly kind?: string; readonly session_ref?: string }
+    const events: { readonly event: string; readonly id: string | undefined; readonly data: Change }[] = []
     let wake = () => {}
-    const request = httpRequest({ port, host: '127.0.0.1', path: '/v1/changes', headers: { authorization: `Bearer ${key}`, ...(last === undefined ? {} : { 'last-event-id': last }) } }, response => {
-      let rest = ''
-      response.setEncoding('utf8').on('data', (chunk: string) => {
-        const parts = (rest + chunk).split('\n\n')
-        rest = parts.pop() ?? ''
-        for (const part of parts) {
-          const field = (name: string) => part.split('\n').find(line => line.startsWith(`${name}: `))?.slice(name.length + 2)
-          events.push({ event: field('event') ?? '', id: field('id'), data: JSON.parse(field('data') ?? 'null') })
-        }
-        wake()
-      }).on('error', () => {})
-    })
+    const request = httpRequest(
+      {
+        port,
+        host: '127.0.0.1',
+        path: '/v1/changes',
+        headers: { authorization: `Bearer ${key}`, ...(last === undefined ? {} : { 'last-event-id': last }) }
+      },
+      response => {
+        let rest = ''
+        response
+          .setEncoding('utf8')
+          .on('data', (chunk: string) => {
+            const parts = (rest + chunk).split('\n\n')
+            rest = parts.pop() ?? ''
+            for (const part of parts) {
+              const field = (name: string) =>
+                part
+                  .split('\n')
+                  .find(line => line.startsWith(`${name}: `))
+                  ?.slice(name.length + 2)
+              events.push({ event: field('event') ?? '', id: field('id'), data: JSON.parse(field('data') ?? 'null') })
+            }
+            wake()
+          })
+          .on('error', () => {})
+      }
+    )
     request.on('error', () => {}).end()
     t.teardown(() => request.destroy())
     return {
       events,
       until: async (fits: (all: typeof events) => boolean) => {
-        while (!fits(events)) await new Promise<void>(resolve => { wake = resolve })
+        while (!fits(events)) {
+          await new Promise<void>(resolve => {
+            wake = resolve
+          })
+        }
       }
     }
   }
@@ -113,15 +172,24 @@ t.test('changes reach a listener in order, only its tenant\'s, and go on after t
   await s.call('DELETE', `/v1/assurances/${alice.session}`)
   await mine.until(all => all.some(one => one.event === 'change' && one.data.kind === 'session'))
   const changes = mine.events.filter(one => one.event === 'change')
-  t.match(changes.map(one => one.data), [{ kind: 'subject', subject: 'alice' }, { kind: 'session' }])
-  t.same(changes.map(one => Number(one.id)), [...changes.map(one => Number(one.id))].sort((a, b) => a - b))
+  t.match(
+    changes.map(one => one.data),
+    [{ kind: 'subject', subject: 'alice' }, { kind: 'session' }]
+  )
+  t.same(
+    changes.map(one => Number(one.id)),
+    [...changes.map(one => Number(one.id))].sort((a, b) => a - b)
+  )
   const ref = (await s.question(alice)).body.session_ref
   t.equal(changes.at(-1)?.data.session_ref, ref, 'named as the gate knows it')
   const again = listen(s.keys.gate.key, changes[0]?.id)
   await again.until(all => all.some(one => one.event === 'change'))
   t.same(again.events.find(one => one.event === 'change')?.id, changes[1]?.id)
   await theirs.until(all => all.filter(one => one.event === 'newest').length > 1)
-  t.equal(theirs.events.some(one => one.event === 'change'), false)
+  t.equal(
+    theirs.events.some(one => one.event === 'change'),
+    false
+  )
 })
 
 t.test('nothing secret is logged: no code, key, secret, address or key of a tenant', async t => {
@@ -137,17 +205,41 @@ t.test('nothing secret is logged: no code, key, secret, address or key of a tena
   await s.call('POST', '/v1/challenges', { by: alice, purpose: 'login', code: '555555x', nonsense: '444444' })
   const all = s.log.join('\n')
   t.match(all, 'answered', 'the log was looked at')
-  for (const secret of [key, used, ...backupCodes, '987654', '555555x', '444444', 'alice@example.org', 'bob@example.org', '192.0.2.7', s.keys.gate.key, ...s.mails.map(mail => mail.values.code ?? 'none')]) t.notMatch(all, secret)
+  for (const secret of [
+    key,
+    used,
+    ...backupCodes,
+    '987654',
+    '555555x',
+    '444444',
+    'alice@example.org',
+    'bob@example.org',
+    '192.0.2.7',
+    s.keys.gate.key,
+    ...s.mails.map(mail => mail.values.code ?? 'none')
+  ]) { t.notMatch(all, secret) }
 })
 
 t.test('a configuration with mistakes is refused with all of them, by name and never by value', async t => {
   const good = {
     POSTERN_ENCRYPTION_KEYS: 'k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=',
     POSTERN_SERVER_KEY: 's1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=',
-    POSTERN_TENANTS: JSON.stringify([{ id: 'demo', name: 'Demo', keys: [{ id: 'k1', scope: 'gate', sha256: tenantKey('demo', 'k1').sha256 }] }])
+    POSTERN_TENANTS: JSON.stringify([
+      { id: 'demo', name: 'Demo', keys: [{ id: 'k1', scope: 'gate', sha256: tenantKey('demo', 'k1').sha256 }] }
+    ])
   }
   const config = readConfig(good)
-  t.match(config, { port: 7070, migrateOnStart: true, tenants: [{ id: 'demo', issuer: 'Demo', policy: { require: 'nobody', email: 'on', stepUp: 'any', firstEnrolment: 'none' } }] })
+  t.match(config, {
+    port: 7070,
+    migrateOnStart: true,
+    tenants: [
+      {
+        id: 'demo',
+        issuer: 'Demo',
+        policy: { require: 'nobody', email: 'on', stepUp: 'any', firstEnrolment: 'none' }
+      }
+    ]
+  })
   t.throws(() => Object.assign(config, { port: 1 }), 'it is frozen')
   const mistakes = (env: Record<string, string>): string => {
     try {
@@ -157,17 +249,65 @@ t.test('a configuration with mistakes is refused with all of them, by name and n
       return error instanceof ConfigError ? error.message : 'another error'
     }
   }
-  const bad = mistakes({ ...good, POSTERN_PORT: 'eighty', POSTERN_REDIS: 'hunter2://x', POSTERN_UNKNOWN: '1', POSTERN_DRAIN_SECONDS: '61', POSTERN_SMTP_TLS: 'maybe', POSTERN_ENCRYPTION_KEYS: 'k1:c2hvcnQ=', POSTERN_MIGRATE_ON_START: 'yes', POSTERN_DATABASE: 'mysql://x', POSTERN_SMTP: 'hunter2' })
-  for (const name of ['POSTERN_PORT', 'POSTERN_REDIS', 'POSTERN_UNKNOWN', 'POSTERN_DRAIN_SECONDS', 'POSTERN_SMTP_TLS', 'POSTERN_ENCRYPTION_KEYS', 'POSTERN_MIGRATE_ON_START', 'POSTERN_DATABASE', 'POSTERN_SMTP must']) t.match(bad, name)
+  const bad = mistakes({
+    ...good,
+    POSTERN_PORT: 'eighty',
+    POSTERN_REDIS: 'hunter2://x',
+    POSTERN_UNKNOWN: '1',
+    POSTERN_DRAIN_SECONDS: '61',
+    POSTERN_SMTP_TLS: 'maybe',
+    POSTERN_ENCRYPTION_KEYS: 'k1:c2hvcnQ=',
+    POSTERN_MIGRATE_ON_START: 'yes',
+    POSTERN_DATABASE: 'mysql://x',
+    POSTERN_SMTP: 'hunter2'
+  })
+  for (const name of [
+    'POSTERN_PORT',
+    'POSTERN_REDIS',
+    'POSTERN_UNKNOWN',
+    'POSTERN_DRAIN_SECONDS',
+    'POSTERN_SMTP_TLS',
+    'POSTERN_ENCRYPTION_KEYS',
+    'POSTERN_MIGRATE_ON_START',
+    'POSTERN_DATABASE',
+    'POSTERN_SMTP must'
+  ]) { t.match(bad, name) }
   t.notMatch(bad, /hunter2|c2hvcnQ/)
-  t.match(mistakes({}), /POSTERN_ENCRYPTION_KEYS is missing[\s\S]*POSTERN_SERVER_KEY is missing[\s\S]*tenants is missing|tenants is missing/)
+  t.match(
+    mistakes({}),
+    /POSTERN_ENCRYPTION_KEYS is missing[\s\S]*POSTERN_SERVER_KEY is missing[\s\S]*tenants is missing|tenants is missing/
+  )
   t.match(mistakes({ ...good, POSTERN_SERVER_KEY: `s1:${Buffer.alloc(32).toString('base64')}` }), 'is not random')
   const tenants = (more: unknown) => mistakes({ ...good, POSTERN_TENANTS: JSON.stringify(more) })
   const key = { id: 'k1', scope: 'gate', sha256: 'a'.repeat(64) }
-  t.match(tenants([{ id: 'Bad Id', name: '', keys: [] }]), /tenants\[0\]\.id[\s\S]*tenants\[0\]\.name[\s\S]*tenants\[0\]\.keys/)
-  t.match(tenants([{ id: 'a', name: 'A', keys: [key], require: 'some', email: 'maybe', limits: { totp_window_steps: 9, nothing: 1 }, exempt: ['x'], extra: 1, require_from: 'soon', issuer: 'a:b' }]),
-    /extra[\s\S]*issuer[\s\S]*exempt[\s\S]*require_from[\s\S]*require[\s\S]*limits/)
-  t.match(tenants([{ id: 'a', name: 'A', keys: [key, key] }, { id: 'a', name: 'A', keys: [{ ...key, scope: 'x' }, { ...key, sha256: 'x' }, 5] }]), 'two keys have the same id')
+  t.match(
+    tenants([{ id: 'Bad Id', name: '', keys: [] }]),
+    /tenants\[0\]\.id[\s\S]*tenants\[0\]\.name[\s\S]*tenants\[0\]\.keys/
+  )
+  t.match(
+    tenants([
+      {
+        id: 'a',
+        name: 'A',
+        keys: [key],
+        require: 'some',
+        email: 'maybe',
+        limits: { totp_window_steps: 9, nothing: 1 },
+        exempt: ['x'],
+        extra: 1,
+        require_from: 'soon',
+        issuer: 'a:b'
+      }
+    ]),
+    /extra[\s\S]*issuer[\s\S]*exempt[\s\S]*require_from[\s\S]*require[\s\S]*limits/
+  )
+  t.match(
+    tenants([
+      { id: 'a', name: 'A', keys: [key, key] },
+      { id: 'a', name: 'A', keys: [{ ...key, scope: 'x' }, { ...key, sha256: 'x' }, 5] }
+    ]),
+    'two keys have the same id'
+  )
   t.match(tenants('x'), 'tenants is missing')
   t.match(mistakes({ ...good, POSTERN_TENANTS: '{' }), 'POSTERN_TENANTS is not JSON')
   t.match(mistakes({ ...good, POSTERN_CONFIG: '/nonexistent/file.json' }), 'POSTERN_CONFIG')

@@ -1,16 +1,33 @@
 // Sealing with key ids and row-bound data, keyed hashes, scrypt in a bounded queue, and randomness.
 
-import { createCipheriv, createDecipheriv, createHmac, randomBytes, randomInt, scrypt as scryptCallback, timingSafeEqual } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  randomBytes,
+  randomInt,
+  scrypt as scryptCallback,
+  timingSafeEqual
+} from 'node:crypto'
 import type { Randomness, Sealer } from '../domain/ports.ts'
 import { Problem } from '../domain/problems.ts'
 
-export interface NamedKey { readonly id: string, readonly key: Uint8Array }
+export interface NamedKey {
+  readonly id: string
+  readonly key: Uint8Array
+}
 
 /** Longest queue of slow hashes; beyond it a caller is told to come back. */
 const SCRYPT_QUEUE = 64
 const SCRYPT = { N: 16384, r: 8, p: 1 } as const
 
-export function createSealer ({ encryptionKeys, serverKey }: { readonly encryptionKeys: readonly NamedKey[], readonly serverKey: NamedKey }): Sealer {
+export function createSealer ({
+  encryptionKeys,
+  serverKey
+}: {
+  readonly encryptionKeys: readonly NamedKey[]
+  readonly serverKey: NamedKey
+}): Sealer {
   const [primary] = encryptionKeys
   if (primary === undefined) throw new TypeError('a key ring needs a key')
   const ring = new Map(encryptionKeys.map(key => [key.id, key.key]))
@@ -60,12 +77,19 @@ function slowHashes (): Sealer['scrypt'] {
   return async (_subject, code, salt) => {
     if (queued >= SCRYPT_QUEUE) throw new Problem('unavailable', { retry_after: 2 })
     queued += 1
-    const work = last.then(async () => await new Promise<string>((resolve, reject) => {
-      scryptCallback(code, Buffer.from(salt, 'base64url'), 32, SCRYPT, (error, hash) => {
-        if (error === null) resolve(hash.toString('base64url'))
-        else reject(error)
+    const work = last
+      .then(
+        async () =>
+          await new Promise<string>((resolve, reject) => {
+            scryptCallback(code, Buffer.from(salt, 'base64url'), 32, SCRYPT, (error, hash) => {
+              if (error === null) resolve(hash.toString('base64url'))
+              else reject(error)
+            })
+          })
+      )
+      .finally(() => {
+        queued -= 1
       })
-    })).finally(() => { queued -= 1 })
     last = work.catch(() => {})
     return await work
   }

@@ -25,7 +25,9 @@ export interface OpenOptions {
 /** `sqlite:<file>`, `sqlite::memory:` or `postgres://…` (TLS by its `sslmode`). */
 export async function openDatabase (url: string, { poolSize = 10 }: OpenOptions = {}): Promise<Database> {
   const dialect = url.startsWith('sqlite:') ? 'sqlite' : 'postgres'
-  const db = new Kysely<Schema>({ dialect: dialect === 'sqlite' ? sqliteDialect(url.slice('sqlite:'.length)) : await postgresDialect(url, poolSize) })
+  const db = new Kysely<Schema>({
+    dialect: dialect === 'sqlite' ? sqliteDialect(url.slice('sqlite:'.length)) : await postgresDialect(url, poolSize)
+  })
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations(dialect) } })
   return {
     db,
@@ -34,8 +36,11 @@ export async function openDatabase (url: string, { poolSize = 10 }: OpenOptions 
       const { error } = await migrator.migrateToLatest()
       if (error !== undefined) throw error
     },
-    pending: async () => (await migrator.getMigrations()).filter(one => one.executedAt === undefined).map(one => one.name),
-    close: async () => { await db.destroy() }
+    pending: async () =>
+      (await migrator.getMigrations()).filter(one => one.executedAt === undefined).map(one => one.name),
+    close: async () => {
+      await db.destroy()
+    }
   }
 }
 
@@ -55,7 +60,10 @@ async function postgresDialect (url: string, poolSize: number): Promise<Dialect>
     statement_timeout: COMMAND_MS,
     query_timeout: COMMAND_MS + 500,
     idle_in_transaction_session_timeout: 5_000,
-    types: { getTypeParser: (oid: number, format?: 'text' | 'binary') => oid === 20 ? toSafeInteger : pg.types.getTypeParser(oid, format ?? 'text') }
+    types: {
+      getTypeParser: (oid: number, format?: 'text' | 'binary') =>
+        oid === 20 ? toSafeInteger : pg.types.getTypeParser(oid, format ?? 'text')
+    }
   })
   // A connection that breaks while idle is replaced; without a listener it would end the process.
   pool.on('error', () => {})

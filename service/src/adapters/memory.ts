@@ -13,13 +13,31 @@ const IN_FLIGHT_MS = 10_000
 const BUDGET_MS = 2 * DAY_MS
 
 /** Failures in a row and the wait they began; times of wrong backup codes and of mails. */
-interface Budget { inARow: number, waitUntil: number, lastTake: number, backup: number[], mails: number[] }
+interface Budget {
+  inARow: number
+  waitUntil: number
+  lastTake: number
+  backup: number[]
+  mails: number[]
+}
 /** `by` as one text, since a held slot is found by its id alone. */
-interface Live { slot: Slot, readonly held: string | undefined, readonly by: string }
+interface Live {
+  slot: Slot
+  readonly held: string | undefined
+  readonly by: string
+}
 
 const oneText = (by: By) => JSON.stringify([by.tenant, by.subject, by.session, by.browser])
 
-export function createMemoryPending ({ clock, sealer, randomness }: { readonly clock: Clock, readonly sealer: Sealer, readonly randomness: Randomness }): Pending {
+export function createMemoryPending ({
+  clock,
+  sealer,
+  randomness
+}: {
+  readonly clock: Clock
+  readonly sealer: Sealer
+  readonly randomness: Randomness
+}): Pending {
   const names = createSlotNames({ sealer, randomness })
   const slots = new Map<string, Live>()
   /** Held answers outlive their slot for an idempotent repeat. */
@@ -45,7 +63,11 @@ export function createMemoryPending ({ clock, sealer, randomness }: { readonly c
     swept = now
     for (const [key, live] of slots) if (live.slot.expiresAt <= now - 60_000) slots.delete(key)
     for (const [tag, own] of budgets) {
-      for (const [name, budget] of own) if (Math.max(budget.lastTake, budget.waitUntil, ...budget.mails, ...budget.backup) < now - BUDGET_MS) own.delete(name)
+      for (const [name, budget] of own) {
+        if (Math.max(budget.lastTake, budget.waitUntil, ...budget.mails, ...budget.backup) < now - BUDGET_MS) {
+          own.delete(name)
+        }
+      }
       if (own.size === 0) budgets.delete(tag)
     }
   }
@@ -53,13 +75,24 @@ export function createMemoryPending ({ clock, sealer, randomness }: { readonly c
     const read = names.read(by, id)
     return read === undefined ? undefined : read.held ? id : names.slot(by, read.kind)
   }
-  const liveAt = (by: By, id: string, now: number): { readonly key: string, readonly live: Live } | undefined => {
+  const liveAt = (by: By, id: string, now: number): { readonly key: string; readonly live: Live } | undefined => {
     const key = keyOf(by, id)
     const live = key === undefined ? undefined : slots.get(key)
-    if (key === undefined || live === undefined || live.slot.id !== id || live.slot.expiresAt <= now || live.by !== oneText(by)) return undefined
+    if (
+      key === undefined ||
+      live === undefined ||
+      live.slot.id !== id ||
+      live.slot.expiresAt <= now ||
+      live.by !== oneText(by)
+    ) { return undefined }
     return { key, live }
   }
-  const mailWait = (budget: Budget, slot: Slot | undefined, limits: Pick<Limits, 'mailResendSeconds' | 'mailPerHour' | 'mailPerDay'>, now: number): number => {
+  const mailWait = (
+    budget: Budget,
+    slot: Slot | undefined,
+    limits: Pick<Limits, 'mailResendSeconds' | 'mailPerHour' | 'mailPerDay'>,
+    now: number
+  ): number => {
     budget.mails = budget.mails.filter(at => now - at < DAY_MS)
     const hour = budget.mails.filter(at => now - at < HOUR_MS)
     const last = budget.mails.at(-1)
@@ -67,11 +100,13 @@ export function createMemoryPending ({ clock, sealer, randomness }: { readonly c
     if (last !== undefined) waits.push(last + limits.mailResendSeconds * 1000 - now)
     if (slot?.mailedAt != null) waits.push(slot.mailedAt + limits.mailResendSeconds * 1000 - now)
     if (hour.length >= limits.mailPerHour) waits.push((hour[hour.length - limits.mailPerHour] ?? now) + HOUR_MS - now)
-    if (budget.mails.length >= limits.mailPerDay) waits.push((budget.mails[budget.mails.length - limits.mailPerDay] ?? now) + DAY_MS - now)
+    if (budget.mails.length >= limits.mailPerDay) {
+      waits.push((budget.mails[budget.mails.length - limits.mailPerDay] ?? now) + DAY_MS - now)
+    }
     return Math.max(...waits)
   }
   /** Limits and budget choice of the last open, so that a mere look shows the same waits. */
-  const seen = new WeakMap<object, { readonly browserKnown: boolean, readonly limits: Limits }>()
+  const seen = new WeakMap<object, { readonly browserKnown: boolean; readonly limits: Limits }>()
 
   return {
     open: async (by, kind, options) => {
@@ -82,7 +117,12 @@ export function createMemoryPending ({ clock, sealer, randomness }: { readonly c
       fromSql(budget, options.inARow, now)
       const key = held ? undefined : names.slot(by, kind)
       const before = key === undefined ? undefined : slots.get(key)
-      const keep = before !== undefined && before.slot.expiresAt > now && before.slot.epoch === options.epoch && before.slot.attemptsLeft > 0 && options.replace !== true
+      const keep =
+        before !== undefined &&
+        before.slot.expiresAt > now &&
+        before.slot.epoch === options.epoch &&
+        before.slot.attemptsLeft > 0 &&
+        options.replace !== true
       let live: Live
       if (keep) {
         live = before
@@ -108,7 +148,13 @@ export function createMemoryPending ({ clock, sealer, randomness }: { readonly c
         slots.set(key ?? id, live)
       }
       seen.set(live, options)
-      return { slot: live.slot, now, fresh: !keep, waitForMs: Math.max(0, budget.waitUntil - now), mailWaitMs: mailWait(budget, live.slot, options.limits, now) }
+      return {
+        slot: live.slot,
+        now,
+        fresh: !keep,
+        waitForMs: Math.max(0, budget.waitUntil - now),
+        mailWaitMs: mailWait(budget, live.slot, options.limits, now)
+      }
     },
 
     read: async (by, id) => {
@@ -117,12 +163,19 @@ export function createMemoryPending ({ clock, sealer, randomness }: { readonly c
       if (found === undefined) return undefined
       const { browserKnown, limits } = seen.get(found.live) ?? { browserKnown: false, limits: undefined }
       const budget = budgetOf(by, browserKnown)
-      return { slot: found.live.slot, now, waitForMs: Math.max(0, budget.waitUntil - now), mailWaitMs: limits === undefined ? 0 : mailWait(budget, found.live.slot, limits, now) }
+      return {
+        slot: found.live.slot,
+        now,
+        waitForMs: Math.max(0, budget.waitUntil - now),
+        mailWaitMs: limits === undefined ? 0 : mailWait(budget, found.live.slot, limits, now)
+      }
     },
 
     find: async (by, kind) => {
       const live = slots.get(names.slot(by, kind))
-      return live !== undefined && live.slot.expiresAt > clock.now() && live.slot.attemptsLeft > 0 ? live.slot.id : undefined
+      return live !== undefined && live.slot.expiresAt > clock.now() && live.slot.attemptsLeft > 0
+        ? live.slot.id
+        : undefined
     },
 
     takeAttempt: async (by, id, budgetName, { browserKnown, inARow, limits }) => {
@@ -135,7 +188,9 @@ export function createMemoryPending ({ clock, sealer, randomness }: { readonly c
         const budget = backupBudgetOf(by)
         budget.backup = budget.backup.filter(at => now - at < HOUR_MS)
         const oldest = budget.backup[0]
-        if (oldest !== undefined && budget.backup.length >= limits.backupWrongPerHour) return { taken: 'waiting', waitForMs: oldest + HOUR_MS - now, now }
+        if (oldest !== undefined && budget.backup.length >= limits.backupWrongPerHour) {
+          return { taken: 'waiting', waitForMs: oldest + HOUR_MS - now, now }
+        }
         if (live.slot.attemptsLeft <= 0) return { taken: 'spent', now }
         budget.backup.push(now)
         budget.lastTake = now
@@ -195,7 +250,9 @@ export function createMemoryPending ({ clock, sealer, randomness }: { readonly c
       if (found !== undefined) slots.delete(found.key)
     },
 
-    clearBudget: async (tenant, subject) => { budgets.delete(names.tag(tenant, subject)) },
+    clearBudget: async (tenant, subject) => {
+      budgets.delete(names.tag(tenant, subject))
+    },
     now: async () => clock.now(),
     check: async () => {},
     close: async () => {}

@@ -53,7 +53,7 @@ export function migrations (dialect: 'sqlite' | 'postgres'): Record<string, Migr
           'create index notices_subject on notices (tenant, subject)',
           `create table lease (
             name text not null primary key, holder text not null, host text not null, pid integer not null, renewed_at bigint not null)`
-        ]) await sql.raw(statement).execute(db)
+        ]) { await sql.raw(statement).execute(db) }
       }
     }
   }

@@ -3,7 +3,7 @@
 import type { Redis } from 'ioredis'
 
 /** Connects, or rejects with one sentence. An eviction policy that could drop waits is refused. */
-export async function connectRedis (url: string): Promise<{ readonly client: Redis, readonly close: () => void }> {
+export async function connectRedis (url: string): Promise<{ readonly client: Redis; readonly close: () => void }> {
   const { Redis } = await import('ioredis')
   const client = new Redis(url, {
     lazyConnect: true,
@@ -20,11 +20,18 @@ export async function connectRedis (url: string): Promise<{ readonly client: Red
     await client.connect()
     const policy = /maxmemory_policy:(\S+)/.exec(await client.info('memory'))?.[1]
     if (policy !== undefined && policy !== 'noeviction') {
-      throw new Error(`its maxmemory-policy is ${policy}: under memory pressure it would drop the waits that stop guessing. Set it to noeviction`)
+      throw new Error(
+        `its maxmemory-policy is ${policy}: under memory pressure it would drop the waits that stop guessing. Set it to noeviction`
+      )
     }
   } catch (error) {
     client.disconnect()
     throw new Error(`Redis (POSTERN_REDIS) cannot be used: ${error instanceof Error ? error.message : String(error)}`)
   }
-  return { client, close: () => { client.disconnect() } }
+  return {
+    client,
+    close: () => {
+      client.disconnect()
+    }
+  }
 }

@@ -1,7 +1,8 @@
 // The Lua scripts of Pending: one per state change. All keys of a script share the subject's hash tag.
 //
 // A slot is one packed value: version, attempts left, epoch, expiry, mailed at, then length-prefixed: random id,
-// the `by` of a held slot, mailed hash, return path, operation ids of attempts, payload. Budgets are packed lists, fields
+// the `by` of a held slot, mailed hash, return path, operation ids of attempts, payload. Budgets are packed lists,
+// fields
 // of one hash a subject ('' for all unknown browsers, a browser's own, 'k' and a browser for backup codes), so that
 // clearing them is one command.
 
@@ -65,10 +66,13 @@ end
 
 /** How many keys each takes, and what it does. */
 export const SCRIPTS = {
-  // KEYS slot, budget, held. ARGV offset, field, random, by, epoch, lifetime, attempts, path?, path, payload, replace, inARow, held?, held, resend, perHour, perDay
+  // KEYS slot, budget, held. ARGV offset, field, random, by, epoch, lifetime, attempts, path?, path, payload,
+  // replace, inARow, held?, held, resend, perHour, perDay
   posternOpen: {
     keys: 3,
-    lua: PRELUDE + `
+    lua:
+      PRELUDE +
+      `
 local b, counted = readBudget()
 local sql = tonumber(ARGV[12])
 if (sql > b[1] or now - b[3] > 10000) and b[1] ~= sql then
@@ -90,7 +94,9 @@ return answer(fresh and 'fresh' or 'live', s, math.max(0, b[2] - now), mailWait(
   // KEYS slot, budget. ARGV offset, field, random ('' = whichever is live), by, resend, perHour, perDay
   posternRead: {
     keys: 2,
-    lua: PRELUDE + `
+    lua:
+      PRELUDE +
+      `
 local s = readSlot(KEYS[1])
 if not s or (ARGV[3] ~= '' and not ofBy(s, ARGV[3], ARGV[4])) then return answer('gone') end
 local b = readBudget()
@@ -99,7 +105,9 @@ return answer('live', s, math.max(0, b[2] - now), mailWait(b, s, tonumber(ARGV[5
   // KEYS slot, budget. ARGV offset, field, random, by, operation, inARow, waitAfter, waitFirst, waitLongest
   posternTake: {
     keys: 2,
-    lua: PRELUDE + `
+    lua:
+      PRELUDE +
+      `
 local s = readSlot(KEYS[1])
 if not ofBy(s, ARGV[3], ARGV[4]) then return answer('gone') end
 local b, counted = readBudget()
@@ -120,7 +128,9 @@ return answer('taken', s, 0, b[1])`
   // KEYS slot, allowance. ARGV offset, field, random, by, operation, perHour
   posternTakeBackup: {
     keys: 2,
-    lua: PRELUDE + `
+    lua:
+      PRELUDE +
+      `
 local s = readSlot(KEYS[1])
 if not ofBy(s, ARGV[3], ARGV[4]) then return answer('gone') end
 if string.find(s.ops, ARGV[5], 1, true) then return answer('taken', s, 0, 0) end
@@ -138,7 +148,9 @@ return answer('taken', s, 0, 0)`
   // KEYS slot, budget or allowance. ARGV offset, field, random, by, operation, outcome, budget, booked
   posternGiveBack: {
     keys: 2,
-    lua: PRELUDE + `
+    lua:
+      PRELUDE +
+      `
 local s = readSlot(KEYS[1])
 if ofBy(s, ARGV[3], ARGV[4]) then
   local from, to = string.find(s.ops, ARGV[5], 1, true)
@@ -167,7 +179,9 @@ return answer('done')`
   // KEYS slot, budget. ARGV offset, field, random, by, hash, resend, perHour, perDay
   posternSend: {
     keys: 2,
-    lua: PRELUDE + `
+    lua:
+      PRELUDE +
+      `
 local s = readSlot(KEYS[1])
 if not ofBy(s, ARGV[3], ARGV[4]) or s.left <= 0 then return answer('gone') end
 local b = readBudget()
@@ -183,7 +197,9 @@ return answer('sent', s, 0, 0)`
   // KEYS slot. ARGV offset, '', random, by
   posternEnd: {
     keys: 1,
-    lua: PRELUDE + `
+    lua:
+      PRELUDE +
+      `
 local s = readSlot(KEYS[1])
 if ofBy(s, ARGV[3], ARGV[4]) then redis.call('DEL', KEYS[1]) end
 return answer('done')`

@@ -33,7 +33,11 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
   for (const [name, { keys, lua }] of Object.entries(SCRIPTS)) redis.defineCommand(name, { numberOfKeys: keys, lua })
   const limitsOf = new Map<string, Limits>()
 
-  const run = async (script: ScriptName, keys: readonly string[], ...args: readonly (string | number)[]): Promise<Reply> => {
+  const run = async (
+    script: ScriptName,
+    keys: readonly string[],
+    ...args: readonly (string | number)[]
+  ): Promise<Reply> => {
     // The boundary to commands that were defined by name.
     const command = Reflect.get(redis, script) as (...args: readonly (string | number)[]) => Promise<Reply>
     const call = async () => await command.call(redis, ...keys, offsetMs(), ...args)
@@ -43,7 +47,11 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
       // An attempt carries its operation id, so repeating it after a lost reply counts once; everything else is either
       // repeatable or best not repeated blindly.
       if (script !== 'posternTake' && script !== 'posternTakeBackup') throw unavailable(first)
-      try { return await call() } catch (error) { throw unavailable(error) }
+      try {
+        return await call()
+      } catch (error) {
+        throw unavailable(error)
+      }
     }
   }
 
@@ -51,12 +59,16 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
     const tag = `{${names.tag(by.tenant, by.subject)}}`
     return {
       budget: `${tag}b`,
-      slot: (kind: SlotKind) => `${tag}${kind.startsWith('enrol') || kind === 'proof' ? 'e' : 'c'}${names.slot(by, kind)}`,
-      byId: (id: SlotId) => id.held ? `${tag}c${id.random}` : `${tag}${id.kind.startsWith('enrol') || id.kind === 'proof' ? 'e' : 'c'}${names.slot(by, id.kind)}`,
+      slot: (kind: SlotKind) =>
+        `${tag}${kind.startsWith('enrol') || kind === 'proof' ? 'e' : 'c'}${names.slot(by, kind)}`,
+      byId: (id: SlotId) =>
+        id.held
+          ? `${tag}c${id.random}`
+          : `${tag}${id.kind.startsWith('enrol') || id.kind === 'proof' ? 'e' : 'c'}${names.slot(by, id.kind)}`,
       held: (random: string) => `${tag}h${random}`
     }
   }
-  const fieldOf = (by: By, known: boolean) => known ? by.browser : ''
+  const fieldOf = (by: By, known: boolean) => (known ? by.browser : '')
   const backupField = (by: By) => `k${by.browser}`
 
   const slotOf = (by: By, kind: SlotKind, held: boolean, reply: Reply): Slot => {
@@ -90,19 +102,53 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
       const id = names.newId(by, kind, isHeld)
       const random = names.read(by, id)?.random ?? ''
       const keys = keysOf(by)
-      const reply = await run('posternOpen', [isHeld ? keys.byId({ kind, held: true, random }) : keys.slot(kind), keys.budget, keys.held(random)],
-        fieldOf(by, options.browserKnown), random, names.slot(by, kind), options.epoch, options.lifetimeMs, limits.challengeAttempts,
-        options.returnPath === undefined ? '0' : '1', options.returnPath ?? '', options.payload ?? '', options.replace === true ? '1' : '0', options.inARow,
-        isHeld ? '1' : '0', options.held ?? '', ...mailArgs(limits))
-      return { slot: slotOf(by, kind, isHeld, reply), now: now(reply), fresh: reply[0] === 'fresh', waitForMs: Number(reply[2]), mailWaitMs: Number(reply[3]) }
+      const reply = await run(
+        'posternOpen',
+        [isHeld ? keys.byId({ kind, held: true, random }) : keys.slot(kind), keys.budget, keys.held(random)],
+        fieldOf(by, options.browserKnown),
+        random,
+        names.slot(by, kind),
+        options.epoch,
+        options.lifetimeMs,
+        limits.challengeAttempts,
+        options.returnPath === undefined ? '0' : '1',
+        options.returnPath ?? '',
+        options.payload ?? '',
+        options.replace === true ? '1' : '0',
+        options.inARow,
+        isHeld ? '1' : '0',
+        options.held ?? '',
+        ...mailArgs(limits)
+      )
+      return {
+        slot: slotOf(by, kind, isHeld, reply),
+        now: now(reply),
+        fresh: reply[0] === 'fresh',
+        waitForMs: Number(reply[2]),
+        mailWaitMs: Number(reply[3])
+      }
     },
 
     read: async (by, id) => {
       const read = names.read(by, id)
       if (read === undefined) return undefined
       const keys = keysOf(by)
-      const reply = await run('posternRead', [keys.byId(read), keys.budget], '', read.random, names.slot(by, read.kind), ...lastLimits(by.tenant))
-      return reply[0] === 'gone' ? undefined : { slot: slotOf(by, read.kind, read.held, reply), now: now(reply), waitForMs: Number(reply[2]), mailWaitMs: Number(reply[3]) }
+      const reply = await run(
+        'posternRead',
+        [keys.byId(read), keys.budget],
+        '',
+        read.random,
+        names.slot(by, read.kind),
+        ...lastLimits(by.tenant)
+      )
+      return reply[0] === 'gone'
+        ? undefined
+        : {
+            slot: slotOf(by, read.kind, read.held, reply),
+            now: now(reply),
+            waitForMs: Number(reply[2]),
+            mailWaitMs: Number(reply[3])
+          }
     },
 
     find: async (by, kind) => {
@@ -113,21 +159,45 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
 
     takeAttempt: async (by, id, budget, { browserKnown, inARow, limits }) => {
       const read = names.read(by, id)
-      if (read === undefined) return { taken: 'gone', now: Number((await run('posternNow', [`{${names.tag(by.tenant, by.subject)}}n`], ''))[1]) }
+      if (read === undefined) {
+        return {
+          taken: 'gone',
+          now: Number((await run('posternNow', [`{${names.tag(by.tenant, by.subject)}}n`], ''))[1])
+        }
+      }
       const operation = Buffer.from(randomness.bytes(5)).toString('base64url').slice(0, OPERATION)
       const keys = keysOf(by)
       const common = [read.random, names.slot(by, read.kind), operation] as const
-      const reply = budget === 'backup_code'
-        ? await run('posternTakeBackup', [keys.byId(read), keys.budget], backupField(by), ...common, limits.backupWrongPerHour)
-        : await run('posternTake', [keys.byId(read), keys.budget], fieldOf(by, browserKnown), ...common, inARow, limits.waitAfterFailures, limits.waitFirstSeconds * 1000, limits.waitLongestSeconds * 1000)
+      const reply =
+        budget === 'backup_code'
+          ? await run(
+            'posternTakeBackup',
+            [keys.byId(read), keys.budget],
+            backupField(by),
+            ...common,
+            limits.backupWrongPerHour
+          )
+          : await run(
+            'posternTake',
+            [keys.byId(read), keys.budget],
+            fieldOf(by, browserKnown),
+            ...common,
+            inARow,
+            limits.waitAfterFailures,
+            limits.waitFirstSeconds * 1000,
+            limits.waitLongestSeconds * 1000
+          )
       switch (reply[0]) {
         case 'taken': {
           const receipt: RedisReceipt = { by, slot: id, budget, browserKnown, booked: Number(reply[3]), operation }
           return { taken: 'taken', slot: slotOf(by, read.kind, read.held, reply), now: now(reply), receipt }
         }
-        case 'waiting': return { taken: 'waiting', waitForMs: Number(reply[2]), now: now(reply) }
-        case 'spent': return { taken: 'spent', now: now(reply) }
-        default: return { taken: 'gone', now: now(reply) }
+        case 'waiting':
+          return { taken: 'waiting', waitForMs: Number(reply[2]), now: now(reply) }
+        case 'spent':
+          return { taken: 'spent', now: now(reply) }
+        default:
+          return { taken: 'gone', now: now(reply) }
       }
     },
 
@@ -136,38 +206,70 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
       const read = names.read(by, slot)
       if (read === undefined || !isOurs(receipt)) return
       const keys = keysOf(by)
-      await run('posternGiveBack', [keys.byId(read), keys.budget], budget === 'backup_code' ? backupField(by) : fieldOf(by, browserKnown),
-        read.random, names.slot(by, read.kind), receipt.operation, outcome, budget, booked)
+      await run(
+        'posternGiveBack',
+        [keys.byId(read), keys.budget],
+        budget === 'backup_code' ? backupField(by) : fieldOf(by, browserKnown),
+        read.random,
+        names.slot(by, read.kind),
+        receipt.operation,
+        outcome,
+        budget,
+        booked
+      )
     },
 
     send: async (by, id, { codeHash, browserKnown, limits }) => {
       const read = names.read(by, id)
       if (read === undefined) return { sent: 'gone', now: 0 }
       const keys = keysOf(by)
-      const reply = await run('posternSend', [keys.byId(read), keys.budget], fieldOf(by, browserKnown), read.random, names.slot(by, read.kind), codeHash, ...mailArgs(limits))
+      const reply = await run(
+        'posternSend',
+        [keys.byId(read), keys.budget],
+        fieldOf(by, browserKnown),
+        read.random,
+        names.slot(by, read.kind),
+        codeHash,
+        ...mailArgs(limits)
+      )
       switch (reply[0]) {
-        case 'sent': return { sent: 'sent', slot: slotOf(by, read.kind, read.held, reply), now: now(reply) }
-        case 'waiting': return { sent: 'waiting', waitForMs: Number(reply[2]), now: now(reply) }
-        default: return { sent: 'gone', now: now(reply) }
+        case 'sent':
+          return { sent: 'sent', slot: slotOf(by, read.kind, read.held, reply), now: now(reply) }
+        case 'waiting':
+          return { sent: 'waiting', waitForMs: Number(reply[2]), now: now(reply) }
+        default:
+          return { sent: 'gone', now: now(reply) }
       }
     },
 
     held: async (by, id) => {
       const read = names.read(by, id)
       if (read === undefined || !read.held) return undefined
-      try { return await redis.get(keysOf(by).held(read.random)) ?? undefined } catch (error) { throw unavailable(error) }
+      try {
+        return (await redis.get(keysOf(by).held(read.random))) ?? undefined
+      } catch (error) {
+        throw unavailable(error)
+      }
     },
 
     end: async (by, id) => {
       const read = names.read(by, id)
-      if (read !== undefined) await run('posternEnd', [keysOf(by).byId(read)], '', read.random, names.slot(by, read.kind))
+      if (read !== undefined) {
+        await run('posternEnd', [keysOf(by).byId(read)], '', read.random, names.slot(by, read.kind))
+      }
     },
 
     clearBudget: async (tenant, subject) => {
-      try { await redis.del(`{${names.tag(tenant, subject)}}b`) } catch (error) { throw unavailable(error) }
+      try {
+        await redis.del(`{${names.tag(tenant, subject)}}b`)
+      } catch (error) {
+        throw unavailable(error)
+      }
     },
     now: async () => Number((await run('posternNow', ['{postern}n'], ''))[1]),
-    check: async () => { await run('posternNow', ['{postern}n'], '') },
+    check: async () => {
+      await run('posternNow', ['{postern}n'], '')
+    },
     close: async () => {}
   }
 }

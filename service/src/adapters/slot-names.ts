@@ -16,20 +16,35 @@ export interface SlotId {
   readonly random: string
 }
 
-export function createSlotNames ({ sealer, randomness }: { readonly sealer: Sealer, readonly randomness: Randomness }) {
-  const tagBytes = (tenant: string, subject: string) => Buffer.from(sealer.keyedHash('tag', tenant, subject), 'base64url').subarray(0, TAG_BYTES)
+export function createSlotNames ({
+  sealer,
+  randomness
+}: {
+  readonly sealer: Sealer
+  readonly randomness: Randomness
+}) {
+  const tagBytes = (tenant: string, subject: string) =>
+    Buffer.from(sealer.keyedHash('tag', tenant, subject), 'base64url').subarray(0, TAG_BYTES)
   const idOf = (by: By, kind: SlotKind, held: boolean, random: Uint8Array): string =>
-    Buffer.concat([tagBytes(by.tenant, by.subject), Buffer.of(KINDS.indexOf(kind) | (held ? HELD : 0)), random]).toString('base64url')
+    Buffer.concat([
+      tagBytes(by.tenant, by.subject),
+      Buffer.of(KINDS.indexOf(kind) | (held ? HELD : 0)),
+      random
+    ]).toString('base64url')
 
   return {
     /** base64url of 12 bytes; the hash tag of all keys of a subject. */
     tag: (tenant: string, subject: string): string => tagBytes(tenant, subject).toString('base64url'),
     /** base64url of 16 bytes: the slot of a `by` and kind. */
-    slot: (by: By, kind: SlotKind): string => Buffer.from(sealer.keyedHash('slot', by.tenant, by.subject, by.session, by.browser, kind), 'base64url').subarray(0, 16).toString('base64url'),
+    slot: (by: By, kind: SlotKind): string =>
+      Buffer.from(sealer.keyedHash('slot', by.tenant, by.subject, by.session, by.browser, kind), 'base64url')
+        .subarray(0, 16)
+        .toString('base64url'),
     /** A new id: tag, kind, 128 random bits. */
     newId: (by: By, kind: SlotKind, held: boolean): string => idOf(by, kind, held, randomness.bytes(16)),
     /** The id of a slot whose random part is known. */
-    idOf: (by: By, kind: SlotKind, held: boolean, random: string): string => idOf(by, kind, held, Buffer.from(random, 'base64url')),
+    idOf: (by: By, kind: SlotKind, held: boolean, random: string): string =>
+      idOf(by, kind, held, Buffer.from(random, 'base64url')),
     /** What an id says; `undefined` where its tag is not that of `by`: gone without a look. */
     read: (by: By, id: string): SlotId | undefined => {
       const bytes = Buffer.from(id, 'base64url')
@@ -37,7 +52,9 @@ export function createSlotNames ({ sealer, randomness }: { readonly sealer: Seal
       if (!bytes.subarray(0, TAG_BYTES).equals(tagBytes(by.tenant, by.subject))) return undefined
       const flags = bytes[TAG_BYTES] ?? 0
       const kind = KINDS[flags & 0x7f]
-      return kind === undefined ? undefined : { kind, held: (flags & HELD) !== 0, random: bytes.subarray(TAG_BYTES + 1).toString('base64url') }
+      return kind === undefined
+        ? undefined
+        : { kind, held: (flags & HELD) !== 0, random: bytes.subarray(TAG_BYTES + 1).toString('base64url') }
     }
   }
 }

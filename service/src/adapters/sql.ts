@@ -22,7 +22,9 @@ async function guarded<T> (work: () => Promise<T>): Promise<T> {
 
 function guard<T extends object> (part: T): T {
   const wrapped = Object.entries(part).map(([name, value]: [string, unknown]) => {
-    if (typeof value === 'function') return [name, async (...args: unknown[]) => await guarded(async () => await value(...args))]
+    if (typeof value === 'function') {
+      return [name, async (...args: unknown[]) => await guarded(async () => await value(...args))]
+    }
     return [name, typeof value === 'object' && value !== null ? guard(value) : value]
   })
   // The same names with the same signatures; only what they throw is different.
@@ -39,10 +41,16 @@ export function createRecords (database: Database): Records {
     ...createLogs(db, dialect),
     now: async () => {
       if (dialect === 'sqlite') return Date.now()
-      const { rows: [row] } = await sql<{ now: number }>`select floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now`.execute(db)
+      const {
+        rows: [row]
+      } = await sql<{
+        now: number
+      }>`select floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now`.execute(db)
       return row?.now ?? Date.now()
     },
-    check: async () => { await sql`select 1 from subjects where tenant = ''`.execute(db) },
+    check: async () => {
+      await sql`select 1 from subjects where tenant = ''`.execute(db)
+    },
     close: database.close
   })
 }

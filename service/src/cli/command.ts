@@ -16,8 +16,15 @@ export interface Io {
 }
 
 /** Words and `--flags`; a flag that is not in `flags` is a mistake. */
-export function parse (args: readonly string[], flags: readonly string[]): { readonly words: readonly string[], readonly set: ReadonlySet<string>, readonly mistake: string | undefined } {
+export function parse (
+  args: readonly string[],
+  flags: readonly string[]
+): { readonly words: readonly string[]; readonly set: ReadonlySet<string>; readonly mistake: string | undefined } {
   const set = new Set(args.filter(arg => arg.startsWith('--')).map(arg => arg.slice(2)))
   const unknown = [...set].find(flag => !flags.includes(flag))
-  return { words: args.filter(arg => !arg.startsWith('--')), set, mistake: unknown === undefined ? undefined : `--${unknown} is not an option` }
+  return {
+    words: args.filter(arg => !arg.startsWith('--')),
+    set,
+    mistake: unknown === undefined ? undefined : `--${unknown} is not an option`
+  }
 }

@@ -2,6 +2,7 @@
 
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
+import { after, unlessEnded } from '../adapters/clock.ts'
 import { buildApp } from '../app.ts'
 import { readConfig } from '../config.ts'
 import type { Command } from './command.ts'
@@ -37,8 +38,8 @@ export const serve: Command = {
     app.drain()
     app.api.log.info({ signal }, 'draining')
     // Requests are still routed here for a moment after readiness went red; a person at a keyboard waits for nothing.
-    if (signal === 'SIGTERM') await new Promise(resolve => { setTimeout(resolve, config.drainSeconds * 1000) })
-    setTimeout(() => { process.exit(1) }, CLOSE_MS).unref()
+    if (signal === 'SIGTERM') await after(config.drainSeconds * 1000)
+    unlessEnded(CLOSE_MS, () => process.exit(1))
     await app.close()
     return 0
   }

@@ -1,8 +1,12 @@
 // E-mail and network addresses: what may be used, and how much of one is shown or kept.
 
-const mailbox = /^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$/
+const mailbox =
+  /^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$/
 
-/** A single mailbox exactly as given, or `undefined`. Lists, groups, display names, quotes and line breaks are refused: mailers parse them into other recipients. */
+/**
+ * A single mailbox exactly as given, or `undefined`. Lists, groups, display names, quotes and line breaks are
+ * refused: mailers parse them into other recipients.
+ */
 export function singleMailbox (address: string): string | undefined {
   return address.length <= 254 && address.lastIndexOf('@') <= 64 && mailbox.test(address) ? address : undefined
 }
@@ -26,5 +30,10 @@ export function addressPrefix (address: string | undefined): string | undefined 
   const left = head === '' ? [] : head.split(':')
   const right = tail === undefined || tail === '' ? [] : tail.split(':')
   const groups = [...left, ...Array<string>(Math.max(0, 8 - left.length - right.length)).fill('0'), ...right]
-  return groups.slice(0, 3).map(group => parseInt(group, 16).toString(16)).join(':') + '::/48'
+  return (
+    groups
+      .slice(0, 3)
+      .map(group => parseInt(group, 16).toString(16))
+      .join(':') + '::/48'
+  )
 }

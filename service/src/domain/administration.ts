@@ -18,7 +18,12 @@ export interface Administration {
   /** Clears counts and waits; factors stay. */
   readonly unlock: (tenant: Tenant, subject: string, actor: Actor) => Promise<void>
   /** Removes all factors. Returns the single-use enrolment code without which nothing passes; null where `open`. */
-  readonly reset: (tenant: Tenant, subject: string, actor: Actor, options: { readonly open: boolean }) => Promise<string | null>
+  readonly reset: (
+    tenant: Tenant,
+    subject: string,
+    actor: Actor,
+    options: { readonly open: boolean }
+  ) => Promise<string | null>
   /** A new enrolment code, for a tenant that asks for one or after a reset. */
   readonly enrolmentCode: (tenant: Tenant, subject: string, actor: Actor) => Promise<string>
   /** Requires 2FA of this subject from an instant on (epoch milliseconds); null lifts it. */
@@ -31,8 +36,20 @@ export interface Administration {
   readonly rename: (tenant: Tenant, subject: string, actor: Actor, to: string) => Promise<void>
 }
 
-export function createAdministration ({ records, pending, sealer, randomness, clock, notices }: {
-  readonly records: Records, readonly pending: Pending, readonly sealer: Sealer, readonly randomness: Randomness, readonly clock: Clock, readonly notices: Notices
+export function createAdministration ({
+  records,
+  pending,
+  sealer,
+  randomness,
+  clock,
+  notices
+}: {
+  readonly records: Records
+  readonly pending: Pending
+  readonly sealer: Sealer
+  readonly randomness: Randomness
+  readonly clock: Clock
+  readonly notices: Notices
 }): Administration {
   const checked = (subject: string): string => {
     const fits = checkedSubject(subject)
@@ -47,12 +64,15 @@ export function createAdministration ({ records, pending, sealer, randomness, cl
     const by = { tenant: tenant.id, subject, session: '', browser: 'none' }
     const state = await records.subject(by, now)
     const event: Event = { kind, subject, outcome: 'done', actor: actor.actor, requestId: actor.requestId }
-    const tell = (known: SubjectState, message: string) => notices.to({ by, about: {}, requestId: actor.requestId }, known, message, { console: tenant.name })
+    const tell = (known: SubjectState, message: string) =>
+      notices.to({ by, about: {}, requestId: actor.requestId }, known, message, { console: tenant.name })
     return { subject, now, state, event, tell }
   }
 
   /** Motion is forgotten where it can be reached; truth has changed whether or not it can. */
-  const forgetWaits = async (tenant: Tenant, subject: string) => { await pending.clearBudget(tenant.id, subject).catch(() => {}) }
+  const forgetWaits = async (tenant: Tenant, subject: string) => {
+    await pending.clearBudget(tenant.id, subject).catch(() => {})
+  }
 
   const newCode = (tenant: Tenant, subject: string) => {
     const code = backupCode(randomness.bytes(10))
@@ -63,15 +83,24 @@ export function createAdministration ({ records, pending, sealer, randomness, cl
   return {
     unlock: async (tenant, given, actor) => {
       const { subject, now, state, event, tell } = await about(tenant, given, actor, 'unlock')
-      await records.administer(tenant.id, subject, { act: 'unlock' }, { now, event, notices: tell(state, 'unlocked') })
+      await records.administer(
+        tenant.id,
+        subject,
+        { act: 'unlock' },
+        { now, event, notices: tell(state, 'unlocked') }
+      )
       await forgetWaits(tenant, subject)
     },
 
     reset: async (tenant, given, actor, { open }) => {
       const { subject, now, state, event, tell } = await about(tenant, given, actor, 'reset')
       const made = open ? undefined : newCode(tenant, subject)
-      await records.administer(tenant.id, subject, { act: 'reset', enrolmentCodeHash: made?.hash ?? null, expiresAt: codeLife(tenant, now) },
-        { now, event: open ? { ...event, reason: 'open' } : event, notices: tell(state, 'reset') })
+      await records.administer(
+        tenant.id,
+        subject,
+        { act: 'reset', enrolmentCodeHash: made?.hash ?? null, expiresAt: codeLife(tenant, now) },
+        { now, event: open ? { ...event, reason: 'open' } : event, notices: tell(state, 'reset') }
+      )
       await forgetWaits(tenant, subject)
       return made?.code ?? null
     },
@@ -79,7 +108,12 @@ export function createAdministration ({ records, pending, sealer, randomness, cl
     enrolmentCode: async (tenant, given, actor) => {
       const { subject, now, event } = await about(tenant, given, actor, 'enrolment_code')
       const { code, hash } = newCode(tenant, subject)
-      await records.administer(tenant.id, subject, { act: 'enrolment_code', enrolmentCodeHash: hash, expiresAt: codeLife(tenant, now) }, { now, event, notices: [] })
+      await records.administer(
+        tenant.id,
+        subject,
+        { act: 'enrolment_code', enrolmentCodeHash: hash, expiresAt: codeLife(tenant, now) },
+        { now, event, notices: [] }
+      )
       return code
     },
 
@@ -92,24 +126,51 @@ export function createAdministration ({ records, pending, sealer, randomness, cl
       const { subject, now, state, event, tell } = await about(tenant, given, actor, 'address')
       if (address !== null && singleMailbox(address) === undefined) throw new Problem('address_invalid')
       const sealed = address === null ? null : sealer.seal(address, sealContext('contact', tenant.id, subject))
-      await records.administer(tenant.id, subject, { act: 'address', sealed }, {
-        now, event, notices: [...tell(state, 'address_changed'), ...tell({ ...state, contact: null, authenticators: [], setAddress: sealed }, 'address_changed')]
-      })
+      await records.administer(
+        tenant.id,
+        subject,
+        { act: 'address', sealed },
+        {
+          now,
+          event,
+          notices: [
+            ...tell(state, 'address_changed'),
+            ...tell({ ...state, contact: null, authenticators: [], setAddress: sealed }, 'address_changed')
+          ]
+        }
+      )
     },
 
     remove: async (tenant, given, actor) => {
       const { subject, now, event } = await about(tenant, given, actor, 'delete')
-      await records.administer(tenant.id, subject, { act: 'delete', keyed: 'deleted:' + sealer.keyedHash('deleted', tenant.id, subject) }, { now, event, notices: [] })
+      await records.administer(
+        tenant.id,
+        subject,
+        { act: 'delete', keyed: 'deleted:' + sealer.keyedHash('deleted', tenant.id, subject) },
+        { now, event, notices: [] }
+      )
       await forgetWaits(tenant, subject)
     },
 
     rename: async (tenant, given, actor, to) => {
       const { subject, now, event } = await about(tenant, given, actor, 'rename')
       const target = checked(to)
-      const reseal = (sealed: string, place: 'contact' | 'authenticator', factor: string, id: string) => place === 'contact'
-        ? sealer.seal(sealer.unseal(sealed, sealContext('contact', tenant.id, subject)), sealContext('contact', tenant.id, target))
-        : sealer.seal(sealer.unseal(sealed, sealContext('authenticator', tenant.id, subject, factor, id)), sealContext('authenticator', tenant.id, target, factor, id))
-      const done = await records.administer(tenant.id, subject, { act: 'rename', to: target, reseal }, { now, event, notices: [] })
+      const reseal = (sealed: string, place: 'contact' | 'authenticator', factor: string, id: string) =>
+        place === 'contact'
+          ? sealer.seal(
+            sealer.unseal(sealed, sealContext('contact', tenant.id, subject)),
+            sealContext('contact', tenant.id, target)
+          )
+          : sealer.seal(
+            sealer.unseal(sealed, sealContext('authenticator', tenant.id, subject, factor, id)),
+            sealContext('authenticator', tenant.id, target, factor, id)
+          )
+      const done = await records.administer(
+        tenant.id,
+        subject,
+        { act: 'rename', to: target, reseal },
+        { now, event, notices: [] }
+      )
       if (done === 'target_has_factors') throw new Problem('target_has_factors')
       if (done === 'unknown') throw new Problem('not_found')
       await forgetWaits(tenant, subject)

@@ -1,7 +1,16 @@
 // What may `by` do now: the table of what is asked of whom; how assurances end.
 
 import { FACTORS } from './factors/index.ts'
-import { totpStatus, type Ask, type By, type Factor, type LoginStatus, type Purpose, type SubjectState, type TotpStatus } from './model.ts'
+import {
+  totpStatus,
+  type Ask,
+  type By,
+  type Factor,
+  type LoginStatus,
+  type Purpose,
+  type SubjectState,
+  type TotpStatus
+} from './model.ts'
 import { seconds, type Policy, type Tenant } from './policy.ts'
 import type { Clock, Pending, Records } from './ports.ts'
 
@@ -9,7 +18,7 @@ import type { Clock, Pending, Records } from './ports.ts'
 export interface GateAnswer {
   readonly status: LoginStatus
   readonly login: { readonly expiresInSeconds: number } | null
-  readonly stepUp: { readonly ageSeconds: number, readonly factor: string } | null
+  readonly stepUp: { readonly ageSeconds: number; readonly factor: string } | null
   readonly totp: TotpStatus
   readonly change: number
 }
@@ -22,7 +31,12 @@ export interface Assurances {
   /** Log-out. */
   readonly end: (tenant: Tenant, session: string, requestId: string) => Promise<void>
   /** Password changed or reset: ends every assurance and wait of the subject but `keep`'s. */
-  readonly credentialsChanged: (tenant: Tenant, subject: string, requestId: string, keep: By | undefined) => Promise<void>
+  readonly credentialsChanged: (
+    tenant: Tenant,
+    subject: string,
+    requestId: string,
+    keep: By | undefined
+  ) => Promise<void>
 }
 
 /** What a subject has, as the table of requirements sees it. */
@@ -36,19 +50,25 @@ const both = (asked: Asked): Row => ({ login: asked, step_up: asked })
 /** The table: what is asked of whom. `stepUp: totp` and `email: counts` are a tenant's settings. */
 export function asked (have: Have, required: boolean, policy: Pick<Policy, 'email' | 'stepUp'>): Row {
   switch (have) {
-    case 'nothing': return both(required ? 'enrol' : 'pass')
-    case 'reset': return both('enrol_with_code')
+    case 'nothing':
+      return both(required ? 'enrol' : 'pass')
+    case 'reset':
+      return both('enrol_with_code')
     case 'check':
       if (required && policy.email !== 'counts') return both('enrol')
       return { login: 'verify', step_up: policy.stepUp === 'totp' ? 'enrol' : 'verify' }
-    case 'factor': return both('verify')
-    default: return have satisfies never
+    case 'factor':
+      return both('verify')
+    default:
+      return have satisfies never
   }
 }
 
 /** The factors that this subject can answer with now, best first. */
 export function offeredFactors (factors: readonly Factor[], state: SubjectState, policy: Policy): readonly Factor[] {
-  const offered = factors.filter(factor => factor.offered(state) && (factor.strength !== 'check' || policy.email !== 'off'))
+  const offered = factors.filter(
+    factor => factor.offered(state) && (factor.strength !== 'check' || policy.email !== 'off')
+  )
   // Backup codes only stand in for something else.
   return offered.some(factor => factor.strength !== 'backup') ? offered : []
 }
@@ -71,7 +91,12 @@ export function askedOf (factors: readonly Factor[], state: SubjectState, policy
 }
 
 /** Where the login of this session and browser stands. */
-export function loginStatus (factors: readonly Factor[], state: SubjectState, policy: Policy, now: number): LoginStatus {
+export function loginStatus (
+  factors: readonly Factor[],
+  state: SubjectState,
+  policy: Policy,
+  now: number
+): LoginStatus {
   const { login } = askedOf(factors, state, policy, now)
   if (login === 'pass') return 'not_required'
   if (login !== 'verify') return 'enrolment_required'
@@ -90,8 +115,16 @@ export function stepUpAge (state: SubjectState, policy: Policy, now: number, rec
   return age <= policy.limits.stepUpSeconds * 1000 ? age : undefined
 }
 
-export function createAssurances ({ records, pending, clock, factors = FACTORS }: {
-  readonly records: Records, readonly pending: Pending, readonly clock: Clock, readonly factors?: readonly Factor[]
+export function createAssurances ({
+  records,
+  pending,
+  clock,
+  factors = FACTORS
+}: {
+  readonly records: Records
+  readonly pending: Pending
+  readonly clock: Clock
+  readonly factors?: readonly Factor[]
 }): Assurances {
   return {
     question: async (tenant, ask, exempt) => {
@@ -104,7 +137,10 @@ export function createAssurances ({ records, pending, clock, factors = FACTORS }
       const expiresAt = state.assurance?.loginExpiresAt
       return {
         status: exempted ? 'verified' : status,
-        login: status === 'verified' && expiresAt != null ? { expiresInSeconds: Math.floor((expiresAt - now) / 1000) } : null,
+        login:
+          status === 'verified' && expiresAt != null
+            ? { expiresInSeconds: Math.floor((expiresAt - now) / 1000) }
+            : null,
         stepUp: age === undefined ? null : { ageSeconds: seconds(age), factor: state.assurance?.stepUpFactor ?? '' },
         totp: totpStatus(state, now, policy.limits.totpExpiresDays),
         change
@@ -116,16 +152,23 @@ export function createAssurances ({ records, pending, clock, factors = FACTORS }
     end: async (tenant, session, requestId) => {
       const now = clock.now()
       const subject = await records.subjectOf(tenant.id, session, now)
-      await records.endSession(tenant.id, session, now,
-        { kind: 'logout', subject: subject ?? '', outcome: 'done', actor: 'subject', requestId })
+      await records.endSession(tenant.id, session, now, {
+        kind: 'logout',
+        subject: subject ?? '',
+        outcome: 'done',
+        actor: 'subject',
+        requestId
+      })
     },
 
     credentialsChanged: async (tenant, subject, requestId, keep) => {
       await records.raiseEpoch(tenant.id, subject, {
-        keep, clearWaits: true, now: clock.now(), event: { kind: 'credentials_changed', subject, outcome: 'done', actor: 'console', requestId }
+        keep,
+        clearWaits: true,
+        now: clock.now(),
+        event: { kind: 'credentials_changed', subject, outcome: 'done', actor: 'console', requestId }
       })
       await pending.clearBudget(tenant.id, subject)
     }
   }
 }
-

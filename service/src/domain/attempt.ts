@@ -10,35 +10,65 @@ import type { Pending, Receipt, Records } from './ports.ts'
 export type Refused = Exclude<Verdict, { verdict: 'accepted' }>
 
 export type Attempt =
-  | { readonly attempt: 'booked', readonly slot: Slot, readonly now: number, readonly receipt: Receipt }
-  | { readonly attempt: 'refused', readonly verdict: Refused }
+  | { readonly attempt: 'booked'; readonly slot: Slot; readonly now: number; readonly receipt: Receipt }
+  | { readonly attempt: 'refused'; readonly verdict: Refused }
 
 export interface Attempts {
   /** Books an attempt on a slot of one of `kinds`, made under the subject's epoch. */
-  readonly take: (tenant: Tenant, ask: Ask, state: SubjectState, id: string, budget: Budget, kinds: readonly SlotKind[]) => Promise<Attempt>
+  readonly take: (
+    tenant: Tenant,
+    ask: Ask,
+    state: SubjectState,
+    id: string,
+    budget: Budget,
+    kinds: readonly SlotKind[]
+  ) => Promise<Attempt>
   /** Writes a wrong answer; at the cap the subject is locked. */
-  readonly wrong: (tenant: Tenant, ask: Ask, state: SubjectState, slot: Slot, now: number, budget: Budget, clockOffSeconds?: number) => Promise<Refused>
+  readonly wrong: (
+    tenant: Tenant,
+    ask: Ask,
+    state: SubjectState,
+    slot: Slot,
+    now: number,
+    budget: Budget,
+    clockOffSeconds?: number
+  ) => Promise<Refused>
   /** Takes the booking back. Unawaited: if it is lost, the next open brings the count from SQL. */
   readonly giveBack: (receipt: Receipt, outcome: 'accepted' | 'used') => void
 }
 
-export function createAttempts ({ records, pending, notices }: {
-  readonly records: Records, readonly pending: Pending, readonly notices: Notices
+export function createAttempts ({
+  records,
+  pending,
+  notices
+}: {
+  readonly records: Records
+  readonly pending: Pending
+  readonly notices: Notices
 }): Attempts {
   return {
     take: async (tenant, ask, state, id, budget, kinds) => {
-      const taken = await pending.takeAttempt(ask.by, id, budget,
-        { browserKnown: state.browserKnown, inARow: state.inARow, limits: tenant.policy.limits })
+      const taken = await pending.takeAttempt(ask.by, id, budget, {
+        browserKnown: state.browserKnown,
+        inARow: state.inARow,
+        limits: tenant.policy.limits
+      })
       switch (taken.taken) {
-        case 'waiting': return { attempt: 'refused', verdict: { verdict: 'waiting', waitFor: seconds(taken.waitForMs) } }
-        case 'spent': case 'gone': return { attempt: 'refused', verdict: { verdict: 'gone' } }
+        case 'waiting':
+          return { attempt: 'refused', verdict: { verdict: 'waiting', waitFor: seconds(taken.waitForMs) } }
+        case 'spent':
+        case 'gone':
+          return { attempt: 'refused', verdict: { verdict: 'gone' } }
         case 'taken': {
           const { slot, now, receipt } = taken
-          if (kinds.includes(slot.kind) && slot.epoch === state.epoch) return { attempt: 'booked', slot, now, receipt }
+          if (kinds.includes(slot.kind) && slot.epoch === state.epoch) {
+            return { attempt: 'booked', slot, now, receipt }
+          }
           await pending.giveBack(receipt, 'used')
           return { attempt: 'refused', verdict: { verdict: 'gone' } }
         }
-        default: return taken satisfies never
+        default:
+          return taken satisfies never
       }
     },
 

@@ -6,7 +6,19 @@ import { askedOf, hasLogin, loginStatus, offeredFactors } from './assurance.ts'
 import { mailedHash } from './factors/email.ts'
 import { FACTORS } from './factors/index.ts'
 import { nextStepIn } from './factors/totp.ts'
-import type { Accepted, Ask, Budget, Factor, MatchContext, Purpose, Slot, SlotKind, SubjectState, Use, Verdict } from './model.ts'
+import type {
+  Accepted,
+  Ask,
+  Budget,
+  Factor,
+  MatchContext,
+  Purpose,
+  Slot,
+  SlotKind,
+  SubjectState,
+  Use,
+  Verdict
+} from './model.ts'
 import { eventOf, whoAsked, type Notices } from './notices.ts'
 import { seconds, type Tenant } from './policy.ts'
 import type { Clock, Mailer, Pending, Randomness, Receipt, Records, Sealer } from './ports.ts'
@@ -32,7 +44,7 @@ export interface ChallengeView {
 }
 
 export type OpenOutcome =
-  | { readonly status: 'open', readonly challenge: ChallengeView }
+  | { readonly status: 'open'; readonly challenge: ChallengeView }
   /** Nothing is asked of this subject: pass. Audited with factor `none` for a step-up. */
   | { readonly status: 'not_required' }
   /** Login only: this session and browser passed already. */
@@ -40,19 +52,36 @@ export type OpenOutcome =
   | { readonly status: 'enrolment_required' }
 
 export interface Challenges {
-  /** The live challenge of `by` and purpose, or a new one. A new one whose only method is e-mail sends a code. Step-up before login throws Problem `login_required`. */
-  readonly open: (tenant: Tenant, ask: Ask, options: { readonly purpose: Purpose, readonly returnPath?: string | undefined, readonly held?: string | undefined }) => Promise<OpenOutcome>
+  /**
+   * The live challenge of `by` and purpose, or a new one. A new one whose only method is e-mail sends a code. Step-up
+   * before login throws Problem `login_required`.
+   */
+  readonly open: (
+    tenant: Tenant,
+    ask: Ask,
+    options: {
+      readonly purpose: Purpose
+      readonly returnPath?: string | undefined
+      readonly held?: string | undefined
+    }
+  ) => Promise<OpenOutcome>
   /** `undefined`: gone, or not of `by`. */
   readonly view: (tenant: Tenant, ask: Ask, id: string) => Promise<ChallengeView | undefined>
   /** Queues a mail. Problems: challenge_gone, method_not_available, address_missing, waiting (with `retry_after`). */
   readonly send: (tenant: Tenant, ask: Ask, id: string) => Promise<ChallengeView>
-  readonly answer: (tenant: Tenant, ask: Ask, id: string, code: string, options: {
-    /** Keyed name of the browser that the login assurance will belong to. */
-    readonly nextBrowser?: string | undefined
-    readonly idempotencyKey?: string | undefined
-    /** false: leave no step-up behind (`maxAge` 0). */
-    readonly record?: boolean | undefined
-  }) => Promise<Verdict>
+  readonly answer: (
+    tenant: Tenant,
+    ask: Ask,
+    id: string,
+    code: string,
+    options: {
+      /** Keyed name of the browser that the login assurance will belong to. */
+      readonly nextBrowser?: string | undefined
+      readonly idempotencyKey?: string | undefined
+      /** false: leave no step-up behind (`maxAge` 0). */
+      readonly record?: boolean | undefined
+    }
+  ) => Promise<Verdict>
 }
 
 /** Within this time an equal repeat of an answer gets the recorded result. */
@@ -71,21 +100,45 @@ export interface ChallengesNeed {
   readonly factors?: readonly Factor[]
 }
 
-const purposeOf = (kind: SlotKind): Purpose | undefined => kind === 'login' || kind === 'step_up' ? kind : undefined
+const purposeOf = (kind: SlotKind): Purpose | undefined => (kind === 'login' || kind === 'step_up' ? kind : undefined)
 
 /** What a code was found to be, after an attempt was taken for it. */
 type Looked =
-  | { readonly looked: 'right', readonly use: Use, readonly factor: Factor, readonly slot: Slot, readonly receipt: Receipt, readonly now: number }
-  | { readonly looked: 'wrong', readonly slot: Slot, readonly budget: Budget, readonly now: number }
-  | { readonly looked: 'refused', readonly verdict: Refused }
+  | {
+    readonly looked: 'right'
+    readonly use: Use
+    readonly factor: Factor
+    readonly slot: Slot
+    readonly receipt: Receipt
+    readonly now: number
+  }
+  | { readonly looked: 'wrong'; readonly slot: Slot; readonly budget: Budget; readonly now: number }
+  | { readonly looked: 'refused'; readonly verdict: Refused }
 
-export function createChallenges ({ records, pending, sealer, randomness, mailer, clock, notices, attempts, factors = FACTORS }: ChallengesNeed): Challenges {
+export function createChallenges ({
+  records,
+  pending,
+  sealer,
+  randomness,
+  mailer,
+  clock,
+  notices,
+  attempts,
+  factors = FACTORS
+}: ChallengesNeed): Challenges {
   /** The methods of a purpose. A tenant may ask for more than the e-mail check where settings change. */
   const methodsOf = (tenant: Tenant, state: SubjectState, purpose: Purpose): readonly Factor[] =>
-    offeredFactors(factors, state, tenant.policy)
-      .filter(factor => purpose === 'login' || tenant.policy.stepUp === 'any' || factor.strength !== 'check')
+    offeredFactors(factors, state, tenant.policy).filter(
+      factor => purpose === 'login' || tenant.policy.stepUp === 'any' || factor.strength !== 'check'
+    )
 
-  const viewOf = (tenant: Tenant, ask: Ask, state: SubjectState, live: { slot: Slot, now: number, waitForMs: number, mailWaitMs: number }, purpose: Purpose): ChallengeView => {
+  const viewOf = (
+    tenant: Tenant,
+    ask: Ask,
+    state: SubjectState,
+    live: { slot: Slot; now: number; waitForMs: number; mailWaitMs: number },
+    purpose: Purpose
+  ): ChallengeView => {
     const methods = methodsOf(tenant, state, purpose)
     const mails = methods.some(factor => factor.name === 'email')
     const address = mails ? notices.codeAddress(ask.by, state) : undefined
@@ -107,22 +160,34 @@ export function createChallenges ({ records, pending, sealer, randomness, mailer
   const sendCode = async (tenant: Tenant, ask: Ask, state: SubjectState, id: string, address: string) => {
     const code = randomness.digits(6)
     const sent = await pending.send(ask.by, id, {
-      codeHash: mailedHash(sealer.keyedHash, id, code), browserKnown: state.browserKnown, limits: tenant.policy.limits
+      codeHash: mailedHash(sealer.keyedHash, id, code),
+      browserKnown: state.browserKnown,
+      limits: tenant.policy.limits
     })
     if (sent.sent !== 'sent') return sent
-    const queued = mailer.code({
-      to: address,
-      locale: ask.about.locale ?? state.locale ?? undefined,
-      message: 'login_code',
-      values: { console: tenant.name, code, minutes: String(Math.floor(tenant.policy.limits.challengeSeconds / 60)), ...whoAsked(ask.about) }
-    }, sent.now + tenant.policy.limits.challengeSeconds * 1000)
+    const queued = mailer.code(
+      {
+        to: address,
+        locale: ask.about.locale ?? state.locale ?? undefined,
+        message: 'login_code',
+        values: {
+          console: tenant.name,
+          code,
+          minutes: String(Math.floor(tenant.policy.limits.challengeSeconds / 60)),
+          ...whoAsked(ask.about)
+        }
+      },
+      sent.now + tenant.policy.limits.challengeSeconds * 1000
+    )
     if (!queued) throw new Problem('unavailable', { retry_after: 5 })
     return sent
   }
 
   /** Refused without counting; whoever does not hold the challenge learns no more than that it is gone. */
-  const uncounted = async (ask: Ask, id: string, refused: 'malformed' | 'locked'): Promise<Looked> =>
-    ({ looked: 'refused', verdict: await pending.read(ask.by, id) === undefined ? { verdict: 'gone' } : { verdict: refused } })
+  const uncounted = async (ask: Ask, id: string, refused: 'malformed' | 'locked'): Promise<Looked> => ({
+    looked: 'refused',
+    verdict: (await pending.read(ask.by, id)) === undefined ? { verdict: 'gone' } : { verdict: refused }
+  })
 
   /** Takes an attempt, then looks. The order is the rule: nothing is compared before a failure is booked for it. */
   const look = async (tenant: Tenant, ask: Ask, state: SubjectState, id: string, typed: string): Promise<Looked> => {
@@ -133,7 +198,9 @@ export function createChallenges ({ records, pending, sealer, randomness, mailer
     if (first === undefined) return await uncounted(ask, id, 'malformed')
     const candidates = offered.filter(({ factor }) => factor.budget === first.factor.budget)
     const { limits } = tenant.policy
-    if (state.lockedAt !== null && candidates.every(({ factor }) => !factor.whileLocked)) return await uncounted(ask, id, 'locked')
+    if (state.lockedAt !== null && candidates.every(({ factor }) => !factor.whileLocked)) {
+      return await uncounted(ask, id, 'locked')
+    }
     const attempt = await attempts.take(tenant, ask, state, id, first.factor.budget, ['login', 'step_up'])
     if (attempt.attempt === 'refused') return { looked: 'refused', verdict: attempt.verdict }
     const { slot, now, receipt } = attempt
@@ -162,12 +229,20 @@ export function createChallenges ({ records, pending, sealer, randomness, mailer
   }
 
   /** The recorded result, for the same `by` with the same key within a minute of its success. */
-  const repeated = async (tenant: Tenant, ask: Ask, id: string, key: string | undefined, nextBrowser: string | undefined): Promise<Verdict | undefined> => {
+  const repeated = async (
+    tenant: Tenant,
+    ask: Ask,
+    id: string,
+    key: string | undefined,
+    nextBrowser: string | undefined
+  ): Promise<Verdict | undefined> => {
     if (key === undefined) return undefined
     const before = await records.acceptedBefore(tenant.id, id)
     if (before === undefined || clock.now() - before.at > REPEAT_MS) return undefined
     const { by } = ask
-    if (before.by.subject !== by.subject || before.by.session !== by.session || before.by.browser !== by.browser) return undefined
+    if (before.by.subject !== by.subject || before.by.session !== by.session || before.by.browser !== by.browser) {
+      return undefined
+    }
     if (before.idempotencyKey !== key) return undefined
     // The answer that carried the first next binding may have been lost with its cookie.
     if (nextBrowser !== undefined && before.purpose === 'login') await records.rebind(by, nextBrowser)
@@ -178,28 +253,39 @@ export function createChallenges ({ records, pending, sealer, randomness, mailer
         factor: before.factor,
         expiresInSeconds: Math.floor((before.expiresAt - clock.now()) / 1000),
         returnPath: before.returnPath,
-        held: await pending.held(by, id) ?? null,
+        held: (await pending.held(by, id)) ?? null,
         boundToNext: nextBrowser !== undefined && before.purpose === 'login',
         backupCodesLeft: null
       }
     }
   }
 
-  const answer: Challenges['answer'] = async (tenant, ask, id, typed, { nextBrowser, idempotencyKey, record = true }) => {
+  const answer: Challenges['answer'] = async (
+    tenant,
+    ask,
+    id,
+    typed,
+    { nextBrowser, idempotencyKey, record = true }
+  ) => {
     const { by } = ask
     const { policy } = tenant
     const state = await records.subject(by, clock.now())
     const looked = await look(tenant, ask, state, id, typed)
     if (looked.looked === 'refused') {
-      return looked.verdict.verdict === 'gone' ? await repeated(tenant, ask, id, idempotencyKey, nextBrowser) ?? looked.verdict : looked.verdict
+      return looked.verdict.verdict === 'gone'
+        ? ((await repeated(tenant, ask, id, idempotencyKey, nextBrowser)) ?? looked.verdict)
+        : looked.verdict
     }
-    if (looked.looked === 'wrong') return await attempts.wrong(tenant, ask, state, looked.slot, looked.now, looked.budget)
+    if (looked.looked === 'wrong') {
+      return await attempts.wrong(tenant, ask, state, looked.slot, looked.now, looked.budget)
+    }
 
     const { slot, receipt, now, factor, use } = looked
     const purpose = purposeOf(slot.kind) ?? 'step_up'
     // During a lock a backup code lets its session in, and opens the way to a new key or set of codes.
     const scope = state.lockedAt !== null && factor.whileLocked ? 'recovery' : 'any'
-    const expiresAt = now + (purpose === 'login' ? policy.limits.loginDays * DAY_MS : policy.limits.stepUpSeconds * 1000)
+    const expiresAt =
+      now + (purpose === 'login' ? policy.limits.loginDays * DAY_MS : policy.limits.stepUpSeconds * 1000)
     const bound = purpose === 'login' && nextBrowser !== undefined
     const left = state.authenticators.filter(own => own.factor === 'backup_code' && own.counter === 0).length - 1
     const result = await records.accept({
@@ -213,7 +299,10 @@ export function createChallenges ({ records, pending, sealer, randomness, mailer
       idempotencyKey: idempotencyKey ?? null,
       now,
       event: eventOf(ask, { kind: 'verification', purpose, factor: factor.name, outcome: 'accepted' }),
-      notices: factor.strength === 'backup' ? notices.to(ask, state, 'backup_code_used', { console: tenant.name, left: String(Math.max(0, left)) }) : []
+      notices:
+        factor.strength === 'backup'
+          ? notices.to(ask, state, 'backup_code_used', { console: tenant.name, left: String(Math.max(0, left)) })
+          : []
     })
     switch (result.result) {
       case 'accepted': {
@@ -238,8 +327,9 @@ export function createChallenges ({ records, pending, sealer, randomness, mailer
         return { verdict: 'locked' }
       case 'gone':
         attempts.giveBack(receipt, 'used')
-        return await repeated(tenant, ask, id, idempotencyKey, nextBrowser) ?? { verdict: 'gone' }
-      default: return result satisfies never
+        return (await repeated(tenant, ask, id, idempotencyKey, nextBrowser)) ?? { verdict: 'gone' }
+      default:
+        return result satisfies never
     }
   }
 
@@ -254,7 +344,11 @@ export function createChallenges ({ records, pending, sealer, randomness, mailer
     const methods = methodsOf(tenant, state, purpose)
     if (demand === 'pass') {
       if (purpose === 'step_up') {
-        await records.writeEvent(tenant.id, eventOf(ask, { kind: 'step_up', purpose, factor: 'none', outcome: 'accepted' }), now)
+        await records.writeEvent(
+          tenant.id,
+          eventOf(ask, { kind: 'step_up', purpose, factor: 'none', outcome: 'accepted' }),
+          now
+        )
       }
       return { status: 'not_required' }
     }
@@ -272,12 +366,13 @@ export function createChallenges ({ records, pending, sealer, randomness, mailer
     })
     await notices.remember(ask, state, opened.now)
     const address = methods.some(factor => factor.name === 'email') ? notices.codeAddress(by, state) : undefined
-    const onlyMail = address !== undefined && methods.every(factor => factor.name === 'email' || factor.strength === 'backup')
+    const onlyMail =
+      address !== undefined && methods.every(factor => factor.name === 'email' || factor.strength === 'backup')
     let live = opened
     if (opened.fresh && onlyMail && state.lockedAt === null) {
       const sent = await sendCode(tenant, ask, state, opened.slot.id, address)
-      if (sent.sent === 'sent') live = { ...opened, slot: sent.slot, mailWaitMs: policy.limits.mailResendSeconds * 1000 }
-      else if (sent.sent === 'waiting') live = { ...opened, mailWaitMs: sent.waitForMs }
+      const mailWaitMs = sent.sent === 'waiting' ? sent.waitForMs : policy.limits.mailResendSeconds * 1000
+      live = { ...opened, slot: sent.sent === 'sent' ? sent.slot : opened.slot, mailWaitMs }
     }
     return { status: 'open', challenge: viewOf(tenant, ask, state, live, purpose) }
   }
@@ -298,17 +393,31 @@ export function createChallenges ({ records, pending, sealer, randomness, mailer
       const state = await records.subject(ask.by, clock.now())
       const live = await pending.read(ask.by, id)
       const purpose = live === undefined ? undefined : purposeOf(live.slot.kind)
-      if (live === undefined || purpose === undefined || live.slot.epoch !== state.epoch) throw new Problem('challenge_gone')
-      if (!methodsOf(tenant, state, purpose).some(factor => factor.name === 'email')) throw new Problem('method_not_available')
+      if (live === undefined || purpose === undefined || live.slot.epoch !== state.epoch) {
+        throw new Problem('challenge_gone')
+      }
+      if (!methodsOf(tenant, state, purpose).some(factor => factor.name === 'email')) {
+        throw new Problem('method_not_available')
+      }
       if (state.lockedAt !== null) throw new Problem('locked')
       const address = notices.codeAddress(ask.by, state)
       if (address === undefined) throw new Problem('address_missing')
       const sent = await sendCode(tenant, ask, state, id, address)
       switch (sent.sent) {
-        case 'gone': throw new Problem('challenge_gone')
-        case 'waiting': throw new Problem('waiting', { retry_after: seconds(sent.waitForMs) })
-        case 'sent': return viewOf(tenant, ask, state, { ...live, slot: sent.slot, now: sent.now, mailWaitMs: tenant.policy.limits.mailResendSeconds * 1000 }, purpose)
-        default: return sent satisfies never
+        case 'gone':
+          throw new Problem('challenge_gone')
+        case 'waiting':
+          throw new Problem('waiting', { retry_after: seconds(sent.waitForMs) })
+        case 'sent':
+          return viewOf(
+            tenant,
+            ask,
+            state,
+            { ...live, slot: sent.slot, now: sent.now, mailWaitMs: tenant.policy.limits.mailResendSeconds * 1000 },
+            purpose
+          )
+        default:
+          return sent satisfies never
       }
     }
   }

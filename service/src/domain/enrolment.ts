@@ -51,10 +51,15 @@ export function createEnrolments (need: EnrolmentsNeed): Enrolments {
       },
       backupCodes: { left: codes.filter(code => code.counter === 0).length, of: codes.length },
       locked: state.lockedAt !== null,
-      mustEnrol: asked === 'enrol' || asked === 'enrol_with_code' || (isRequired(state, policy, now) && offered.length === 0),
+      mustEnrol:
+        asked === 'enrol' || asked === 'enrol_with_code' || (isRequired(state, policy, now) && offered.length === 0),
       proof: offered.length > 0 ? 'none' : proof.proofOf(tenant, state, now),
       stepUpAgeSeconds: age === undefined ? null : seconds(age),
-      notices: (await records.notices.shown(tenant.id, ask.by.subject)).map(({ id, message, at }) => ({ id, message, at }))
+      notices: (await records.notices.shown(tenant.id, ask.by.subject)).map(({ id, message, at }) => ({
+        id,
+        message,
+        at
+      }))
     }
   }
 
@@ -67,7 +72,9 @@ export function createEnrolments (need: EnrolmentsNeed): Enrolments {
     dismissNotice: async (tenant, ask, id) => {
       const now = clock.now()
       const state = await records.subject(ask.by, now)
-      if (loginStatus(factors, state, tenant.policy, now) === 'verification_required') throw new Problem('login_required')
+      if (loginStatus(factors, state, tenant.policy, now) === 'verification_required') {
+        throw new Problem('login_required')
+      }
       await records.notices.dismiss(tenant.id, ask.by.subject, id)
     }
   }

@@ -3,7 +3,10 @@
 /** Why a code is asked for. Purposes never stand in for one another. */
 export type Purpose = 'login' | 'step_up'
 
-/** What a slot of the Pending port is for: a challenge of a purpose, or a pending enrolment, or the proof before a first one. */
+/**
+ * What a slot of the Pending port is for: a challenge of a purpose, or a pending enrolment, or the proof before a
+ * first one.
+ */
 export type SlotKind = Purpose | 'enrol_totp' | 'enrol_email' | 'proof'
 
 /**
@@ -52,7 +55,9 @@ export interface Assurance {
   readonly stepUpScope: 'any' | 'recovery'
 }
 
-/** All that decisions need to know of a subject: one indexed read. A subject never seen has epoch 0 and nothing else. */
+/**
+ * All that decisions need to know of a subject: one indexed read. A subject never seen has epoch 0 and nothing else.
+ */
 export interface SubjectState {
   readonly subject: string
   readonly epoch: number
@@ -99,8 +104,8 @@ export interface Slot {
 
 /** What accepting a code uses up. Each is one conditional write that answers whether it happened. */
 export type Use =
-  | { readonly use: 'advance', readonly authenticator: string, readonly to: number }
-  | { readonly use: 'consume', readonly authenticator: string }
+  | { readonly use: 'advance'; readonly authenticator: string; readonly to: number }
+  | { readonly use: 'consume'; readonly authenticator: string }
   | { readonly use: 'challenge' }
 
 /** Which budget an attempt is booked on. */
@@ -125,7 +130,10 @@ export interface Factor {
   /** `factor` counts as 2FA, `check` is the weaker e-mail check, `backup` only stands in for another. */
   readonly strength: 'factor' | 'check' | 'backup'
   readonly budget: Budget
-  /** The form a normalised code must have to be worth an attempt; a code that no offered factor accepts is malformed, not wrong. */
+  /**
+   * The form a normalised code must have to be worth an attempt; a code that no offered factor accepts is malformed,
+   * not wrong.
+   */
   readonly accepts: RegExp
   /** Brings what was typed into the form that `accepts` describes. */
   readonly normalise: (typed: string) => string
@@ -139,10 +147,10 @@ export interface Factor {
 
 /** The answer to one submitted code. Seconds are whole and rounded up. */
 export type Verdict =
-  | { readonly verdict: 'accepted', readonly accepted: Accepted }
-  | { readonly verdict: 'rejected', readonly left: number, readonly clockOffSeconds?: number | undefined }
-  | { readonly verdict: 'used', readonly nextIn: number }
-  | { readonly verdict: 'waiting', readonly waitFor: number }
+  | { readonly verdict: 'accepted'; readonly accepted: Accepted }
+  | { readonly verdict: 'rejected'; readonly left: number; readonly clockOffSeconds?: number | undefined }
+  | { readonly verdict: 'used'; readonly nextIn: number }
+  | { readonly verdict: 'waiting'; readonly waitFor: number }
   | { readonly verdict: 'locked' }
   | { readonly verdict: 'gone' }
   | { readonly verdict: 'malformed' }
@@ -175,7 +183,10 @@ export interface Change {
   readonly subject: string | null
 }
 
-/** Additional data that binds a sealed text to its place: `authenticator` (tenant, subject, factor, id), `contact` (tenant, subject), `pending` (tenant, subject, kind). */
+/**
+ * Additional data that binds a sealed text to its place: `authenticator` (tenant, subject, factor, id), `contact`
+ * (tenant, subject), `pending` (tenant, subject, kind).
+ */
 export function sealContext (place: 'authenticator' | 'contact' | 'pending', ...parts: readonly string[]): string {
   return JSON.stringify([place, ...parts])
 }
@@ -202,17 +213,25 @@ export interface Event {
   readonly addressPrefix?: string | undefined
 }
 
-const control = /[\u0000-\u001f\u007f-\u009f]/
+const control = /\p{Cc}/u
 
 /** A subject id exactly as given, or `undefined`: refused, never repaired (design: compared byte for byte). */
 export function checkedSubject (subject: string): string | undefined {
   if (subject === '' || Buffer.byteLength(subject) > 255 || control.test(subject)) return undefined
-  if (subject.trim() !== subject || subject.normalize('NFC') !== subject || Buffer.from(subject).toString() !== subject) return undefined
+  if (
+    subject.trim() !== subject ||
+    subject.normalize('NFC') !== subject ||
+    Buffer.from(subject).toString() !== subject
+  ) { return undefined }
   return subject
 }
 
 /** The status that people see: TOTP is `expired` some days after it was confirmed, and still works. */
-export function totpStatus (state: Pick<SubjectState, 'authenticators'>, now: number, expiresAfterDays: number): TotpStatus {
+export function totpStatus (
+  state: Pick<SubjectState, 'authenticators'>,
+  now: number,
+  expiresAfterDays: number
+): TotpStatus {
   const totp = state.authenticators.find(own => own.factor === 'totp')
   if (totp === undefined) return 'not_enabled'
   return now - totp.confirmedAt > expiresAfterDays * 86_400_000 ? 'expired' : 'enabled'

@@ -21,8 +21,17 @@ export function whoAsked (about: About): Readonly<Record<string, string>> {
 }
 
 export interface Notices {
-  /** One notice to each address that must hear of it; one without address where none is known, so that pages can show it. */
-  readonly to: (ask: Ask, state: SubjectState, message: string, values?: Readonly<Record<string, string>>, also?: readonly string[]) => readonly Notice[]
+  /**
+   * One notice to each address that must hear of it; one without address where none is known, so that pages can show
+   * it.
+   */
+  readonly to: (
+    ask: Ask,
+    state: SubjectState,
+    message: string,
+    values?: Readonly<Record<string, string>>,
+    also?: readonly string[]
+  ) => readonly Notice[]
   /** Keeps what the console said of the subject (address, language), so that notices raised later find a way. */
   readonly remember: (ask: Ask, state: SubjectState, now: number) => Promise<void>
   readonly provenAddress: (by: By, state: SubjectState) => string | undefined
@@ -32,12 +41,14 @@ export interface Notices {
   readonly consoleAddress: (ask: Ask, state: SubjectState) => string | undefined
 }
 
-export function createNotices ({ records, sealer }: { readonly records: Records, readonly sealer: Sealer }): Notices {
+export function createNotices ({ records, sealer }: { readonly records: Records; readonly sealer: Sealer }): Notices {
   const contactContext = (by: By) => sealContext('contact', by.tenant, by.subject)
 
   const provenAddress: Notices['provenAddress'] = (by, state) => {
     const own = state.authenticators.find(one => one.factor === 'email')
-    return own === undefined ? undefined : sealer.unseal(own.secret, sealContext('authenticator', by.tenant, by.subject, 'email', own.id))
+    return own === undefined
+      ? undefined
+      : sealer.unseal(own.secret, sealContext('authenticator', by.tenant, by.subject, 'email', own.id))
   }
   const codeAddress: Notices['codeAddress'] = (by, state) =>
     state.setAddress === null ? provenAddress(by, state) : sealer.unseal(state.setAddress, contactContext(by))
@@ -47,7 +58,12 @@ export function createNotices ({ records, sealer }: { readonly records: Records,
   }
 
   const to: Notices['to'] = (ask, state, message, values = {}, also = []) => {
-    const all = new Set([...also, codeAddress(ask.by, state), provenAddress(ask.by, state), consoleAddress(ask, state)])
+    const all = new Set([
+      ...also,
+      codeAddress(ask.by, state),
+      provenAddress(ask.by, state),
+      consoleAddress(ask, state)
+    ])
     const addresses = [...all].filter(address => address !== undefined)
     const locale = ask.about.locale ?? state.locale
     const notice = { message, locale, values: { ...whoAsked(ask.about), ...values } }

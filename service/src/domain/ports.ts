@@ -25,7 +25,10 @@ export interface Sealer {
   /** HMAC-SHA-256 under the server key over length-prefixed parts; base64url. `purpose` separates uses. */
   readonly keyedHash: (purpose: string, ...parts: readonly string[]) => string
   readonly equal: (a: string, b: string) => boolean
-  /** scrypt in a bounded queue, one job per subject at a time. MUST reject with Problem `unavailable` when the queue is full. */
+  /**
+   * scrypt in a bounded queue, one job per subject at a time. MUST reject with Problem `unavailable` when the queue
+   * is full.
+   */
   readonly scrypt: (subject: string, code: string, salt: string) => Promise<string>
 }
 
@@ -39,7 +42,10 @@ export interface Mail {
 }
 
 export interface Mailer {
-  /** Queues and returns at once; dropped, never retried, after `expiresAt`. Returns false when the bounded queue is full. */
+  /**
+   * Queues and returns at once; dropped, never retried, after `expiresAt`. Returns false when the bounded queue is
+   * full.
+   */
   readonly code: (mail: Mail, expiresAt: number) => boolean
   /** Wakes the outbox worker: rows were written. */
   readonly wake: () => void
@@ -56,22 +62,25 @@ export interface Receipt {
 }
 
 export type Taken =
-  | { readonly taken: 'taken', readonly slot: Slot, readonly now: number, readonly receipt: Receipt }
-  | { readonly taken: 'waiting', readonly waitForMs: number, readonly now: number }
+  | { readonly taken: 'taken'; readonly slot: Slot; readonly now: number; readonly receipt: Receipt }
+  | { readonly taken: 'waiting'; readonly waitForMs: number; readonly now: number }
   /** The slot's attempts are used up; it is gone for good. */
-  | { readonly taken: 'spent', readonly now: number }
-  | { readonly taken: 'gone', readonly now: number }
+  | { readonly taken: 'spent'; readonly now: number }
+  | { readonly taken: 'gone'; readonly now: number }
 
 export type Sent =
-  | { readonly sent: 'sent', readonly slot: Slot, readonly now: number }
-  | { readonly sent: 'waiting', readonly waitForMs: number, readonly now: number }
-  | { readonly sent: 'gone', readonly now: number }
+  | { readonly sent: 'sent'; readonly slot: Slot; readonly now: number }
+  | { readonly sent: 'waiting'; readonly waitForMs: number; readonly now: number }
+  | { readonly sent: 'gone'; readonly now: number }
 
 export interface OpenOptions {
   /** From the subject's state. A live slot of another epoch MUST be replaced. */
   readonly epoch: number
   readonly browserKnown: boolean
-  /** Failures in a row as SQL has them. A missing count in motion is set to it; a higher one stays while attempts may be in flight (10 s). */
+  /**
+   * Failures in a row as SQL has them. A missing count in motion is set to it; a higher one stays while attempts may
+   * be in flight (10 s).
+   */
   readonly inARow: number
   readonly limits: Limits
   readonly lifetimeMs: number
@@ -105,18 +114,39 @@ export interface Pending {
   /** The live slot of `by` and kind, or a new one. */
   readonly open: (by: By, kind: SlotKind, options: OpenOptions) => Promise<Opened>
   /** Looks at a live slot; `undefined` if it is gone or not of `by`. Counts nothing. */
-  readonly read: (by: By, id: string) => Promise<{ readonly slot: Slot, readonly now: number, readonly waitForMs: number, readonly mailWaitMs: number } | undefined>
+  readonly read: (
+    by: By,
+    id: string
+  ) => Promise<
+    { readonly slot: Slot; readonly now: number; readonly waitForMs: number; readonly mailWaitMs: number } | undefined
+  >
   /** The id of the live slot of `by` and kind, if there is one. */
   readonly find: (by: By, kind: SlotKind) => Promise<string | undefined>
   /**
    * Slot and budget in one step: refuses while the budget waits, otherwise books a failure in both before the code is
-   * looked at. Budget `backup_code` spends the slot and an allowance an hour per subject and browser, never the subject's.
+   * looked at. Budget `backup_code` spends the slot and an allowance an hour per subject and browser, never the
+   * subject's.
    */
-  readonly takeAttempt: (by: By, id: string, budget: Budget, options: { readonly browserKnown: boolean, readonly inARow: number, readonly limits: Limits }) => Promise<Taken>
-  /** After `accepted` and `used`. `accepted` ends the slot and the budget's count and wait; `used` undoes this attempt and the wait it began. */
+  readonly takeAttempt: (
+    by: By,
+    id: string,
+    budget: Budget,
+    options: { readonly browserKnown: boolean; readonly inARow: number; readonly limits: Limits }
+  ) => Promise<Taken>
+  /**
+   * After `accepted` and `used`. `accepted` ends the slot and the budget's count and wait; `used` undoes this attempt
+   * and the wait it began.
+   */
   readonly giveBack: (receipt: Receipt, outcome: 'accepted' | 'used') => Promise<void>
-  /** Records a mailed code as the newest of the slot, if the resend wait, the hourly and the daily quota and the budget's wait allow. */
-  readonly send: (by: By, id: string, options: { readonly codeHash: string, readonly browserKnown: boolean, readonly limits: Limits }) => Promise<Sent>
+  /**
+   * Records a mailed code as the newest of the slot, if the resend wait, the hourly and the daily quota and the
+   * budget's wait allow.
+   */
+  readonly send: (
+    by: By,
+    id: string,
+    options: { readonly codeHash: string; readonly browserKnown: boolean; readonly limits: Limits }
+  ) => Promise<Sent>
   /** The held answer of a slot. */
   readonly held: (by: By, id: string) => Promise<string | undefined>
   /** Ends the slot. */
@@ -149,8 +179,15 @@ export interface AcceptRequest {
   readonly factor: string
   /** TOTP and e-mail are refused while locked; backup codes are not. */
   readonly whileLocked: boolean
-  /** What to record; null leaves no assurance behind. Scope `recovery` with purpose `login` records the login and, beside it, a step-up of that scope. */
-  readonly record: { readonly purpose: Purpose, readonly expiresAt: number, readonly scope: 'any' | 'recovery' } | null
+  /**
+   * What to record; null leaves no assurance behind. Scope `recovery` with purpose `login` records the login and,
+   * beside it, a step-up of that scope.
+   */
+  readonly record: {
+    readonly purpose: Purpose
+    readonly expiresAt: number
+    readonly scope: 'any' | 'recovery'
+  } | null
   readonly idempotencyKey: string | null
   readonly now: number
   readonly event: Event
@@ -158,7 +195,7 @@ export interface AcceptRequest {
 }
 
 export type AcceptResult =
-  | { readonly result: 'accepted', readonly backupCodesLeft: number }
+  | { readonly result: 'accepted'; readonly backupCodesLeft: number }
   /** The conditional write did not happen: the code was already used. */
   | { readonly result: 'used' }
   /** Epoch changed, challenge already accepted by another, or authenticator gone. */
@@ -183,18 +220,31 @@ export interface FactorChange {
   /** Epoch the decision was made under; the transaction refuses another. */
   readonly epoch: number
   /**
-   * `step_up`: the session's step-up must be younger than `stepUpMs` (scope `recovery` only where `recovery` is true) and
-   * made with one of `factors`. `first`: the subject must have no authenticator that counts, and a fence only opens by `enrolmentCodeHash`.
+   * `step_up`: the session's step-up must be younger than `stepUpMs` (scope `recovery` only where `recovery` is true)
+   * and
+   * made with one of `factors`. `first`: the subject must have no authenticator that counts, and a fence only opens
+   * by `enrolmentCodeHash`.
    */
   readonly allowedBy:
-    | { readonly by: 'step_up', readonly stepUpMs: number, readonly factors: readonly string[], readonly recovery: boolean }
-    | { readonly by: 'first', readonly enrolmentCodeHash: string | null }
+    | {
+      readonly by: 'step_up'
+      readonly stepUpMs: number
+      readonly factors: readonly string[]
+      readonly recovery: boolean
+    }
+    | { readonly by: 'first'; readonly enrolmentCodeHash: string | null }
     | { readonly by: 'administrator' }
   /** Factors whose authenticators are removed first. */
   readonly remove: readonly string[]
   readonly add: readonly Authenticator[]
   /** The session that did it is re-recorded under the new epoch with these; null leaves it ended. */
-  readonly record: { readonly factor: string, readonly browser: string, readonly login: boolean, readonly stepUp: boolean, readonly loginExpiresAt: number } | null
+  readonly record: {
+    readonly factor: string
+    readonly browser: string
+    readonly login: boolean
+    readonly stepUp: boolean
+    readonly loginExpiresAt: number
+  } | null
   /** Ends lock and counts (renewing TOTP, a new set of codes). */
   readonly unlock: boolean
   /** The slot whose confirmation this is: accepted once. */
@@ -204,7 +254,7 @@ export interface FactorChange {
 }
 
 export type FactorChangeResult =
-  | { readonly result: 'changed', readonly epoch: number }
+  | { readonly result: 'changed'; readonly epoch: number }
   | { readonly result: 'step_up_required' }
   | { readonly result: 'proof_required' }
   | { readonly result: 'gone' }
@@ -228,51 +278,109 @@ export interface PendingNotice extends Notice {
  * MUST NOT report a subject as unknown unless it knows.
  */
 export interface Records {
-  /** One indexed read. `in30Days` counts failures younger than 30 days before `now`; the assurance is only returned if session, browser, subject and epoch fit and it has not expired. */
+  /**
+   * One indexed read. `in30Days` counts failures younger than 30 days before `now`; the assurance is only returned if
+   * session, browser, subject and epoch fit and it has not expired.
+   */
   readonly subject: (by: By, now: number) => Promise<SubjectState>
-  /** The gate's question: as `subject`, and ends a record of this session that names another subject (with its change row). Also the tenant's newest change number. */
-  readonly question: (by: By, now: number) => Promise<{ readonly state: SubjectState, readonly change: number }>
+  /**
+   * The gate's question: as `subject`, and ends a record of this session that names another subject (with its change
+   * row). Also the tenant's newest change number.
+   */
+  readonly question: (by: By, now: number) => Promise<{ readonly state: SubjectState; readonly change: number }>
   /** Who a session was recorded with. */
   readonly subjectOf: (tenant: string, session: string, now: number) => Promise<string | undefined>
   /**
    * The one transaction of a right answer. Checks: epoch equal, authenticator active and its use possible, not locked
-   * (unless `whileLocked`), `(tenant, slot)` not yet accepted (unique). Then: uses it up, resets the failures in a row of
+   * (unless `whileLocked`), `(tenant, slot)` not yet accepted (unique). Then: uses it up, resets the failures in a
+   * row of
    * the budget of `by`, records the assurance, marks the browser known, writes event and notices.
    */
   readonly accept: (request: AcceptRequest) => Promise<AcceptResult>
   readonly acceptedBefore: (tenant: string, slot: string) => Promise<AcceptedBefore | undefined>
   /** Binds an idempotent repeat's assurance to the newest next browser. */
   readonly rebind: (by: By, browser: string) => Promise<void>
-  /** The transaction of a wrong answer: counts, event, and at the cap the lock with its change row and notices. Returns the counts after it. */
-  readonly reject: (by: By, options: { readonly now: number, readonly browserKnown: boolean, readonly limits: Limits, readonly counts: boolean, readonly event: Event, readonly lockNotices: readonly Notice[] }) =>
-    Promise<{ readonly inARow: number, readonly in30Days: number, readonly locked: boolean }>
+  /**
+   * The transaction of a wrong answer: counts, event, and at the cap the lock with its change row and notices.
+   * Returns the counts after it.
+   */
+  readonly reject: (
+    by: By,
+    options: {
+      readonly now: number
+      readonly browserKnown: boolean
+      readonly limits: Limits
+      readonly counts: boolean
+      readonly event: Event
+      readonly lockNotices: readonly Notice[]
+    }
+  ) => Promise<{ readonly inARow: number; readonly in30Days: number; readonly locked: boolean }>
   readonly changeFactors: (change: FactorChange) => Promise<FactorChangeResult>
   /** Writes what the console said: address and language, sealed by the caller. */
-  readonly remember: (tenant: string, subject: string, known: { readonly contact?: string | null | undefined, readonly locale?: string | undefined, readonly notices: readonly Notice[], readonly now: number }) => Promise<void>
+  readonly remember: (
+    tenant: string,
+    subject: string,
+    known: {
+      readonly contact?: string | null | undefined
+      readonly locale?: string | undefined
+      readonly notices: readonly Notice[]
+      readonly now: number
+    }
+  ) => Promise<void>
   /** The console rotated its session id. False if there was nothing to move. */
   readonly move: (by: Pick<By, 'tenant' | 'session'>, to: string, now: number) => Promise<boolean>
   /** Log-out. */
   readonly endSession: (tenant: string, session: string, now: number, event: Event) => Promise<void>
   /** Raises the epoch; `keep` is re-recorded under the new one. Writes the change row and event. */
-  readonly raiseEpoch: (tenant: string, subject: string, options: { readonly keep?: By | undefined, readonly clearWaits: boolean, readonly now: number, readonly event: Event }) => Promise<void>
-  readonly sessions: (tenant: string, subject: string, now: number) => Promise<readonly { readonly session: string, readonly at: number, readonly expiresAt: number, readonly factor: string }[]>
+  readonly raiseEpoch: (
+    tenant: string,
+    subject: string,
+    options: {
+      readonly keep?: By | undefined
+      readonly clearWaits: boolean
+      readonly now: number
+      readonly event: Event
+    }
+  ) => Promise<void>
+  readonly sessions: (
+    tenant: string,
+    subject: string,
+    now: number
+  ) => Promise<
+    readonly { readonly session: string; readonly at: number; readonly expiresAt: number; readonly factor: string }[]
+  >
 
-  /** Administration. Each writes its event, change row and notices and raises the epoch where factors or rules change. */
-  readonly administer: (tenant: string, subject: string, act:
-    | { readonly act: 'unlock' }
-    /** Removes all factors; fenced until `enrolmentCodeHash` is given, unless null (open). */
-    | { readonly act: 'reset', readonly enrolmentCodeHash: string | null, readonly expiresAt: number }
-    | { readonly act: 'enrolment_code', readonly enrolmentCodeHash: string, readonly expiresAt: number }
-    | { readonly act: 'require', readonly from: number | null }
-    | { readonly act: 'address', readonly sealed: string | null }
-    /** Erases all but the audit rows, in which `keyed` replaces the subject. */
-    | { readonly act: 'delete', readonly keyed: string }
-    /** Secrets are bound to their subject, so they are sealed anew. */
-    | { readonly act: 'rename', readonly to: string, readonly reseal: (sealed: string, place: 'contact' | 'authenticator', factor: string, id: string) => string },
-  options: { readonly now: number, readonly event: Event, readonly notices: readonly Notice[] }) => Promise<'done' | 'target_has_factors' | 'unknown'>
+  /**
+   * Administration. Each writes its event, change row and notices and raises the epoch where factors or rules change.
+   */
+  readonly administer: (
+    tenant: string,
+    subject: string,
+    act:
+      | { readonly act: 'unlock' }
+      /** Removes all factors; fenced until `enrolmentCodeHash` is given, unless null (open). */
+      | { readonly act: 'reset'; readonly enrolmentCodeHash: string | null; readonly expiresAt: number }
+      | { readonly act: 'enrolment_code'; readonly enrolmentCodeHash: string; readonly expiresAt: number }
+      | { readonly act: 'require'; readonly from: number | null }
+      | { readonly act: 'address'; readonly sealed: string | null }
+      /** Erases all but the audit rows, in which `keyed` replaces the subject. */
+      | { readonly act: 'delete'; readonly keyed: string }
+      /** Secrets are bound to their subject, so they are sealed anew. */
+      | {
+        readonly act: 'rename'
+        readonly to: string
+        readonly reseal: (sealed: string, place: 'contact' | 'authenticator', factor: string, id: string) => string
+      },
+    options: { readonly now: number; readonly event: Event; readonly notices: readonly Notice[] }
+  ) => Promise<'done' | 'target_has_factors' | 'unknown'>
 
   readonly writeEvent: (tenant: string, event: Event, now: number) => Promise<void>
-  readonly events: (tenant: string, after: number, limit: number, subject?: string) => Promise<readonly RecordedEvent[]>
+  readonly events: (
+    tenant: string,
+    after: number,
+    limit: number,
+    subject?: string
+  ) => Promise<readonly RecordedEvent[]>
   readonly changes: {
     readonly since: (tenant: string, number: number, limit: number) => Promise<readonly Change[]>
     readonly newest: (tenant: string) => Promise<number>
@@ -290,7 +398,11 @@ export interface Records {
   }
   /** Embedded mode: one process. Resolves with who holds the lease if it is held by another. */
   readonly lease: {
-    readonly take: (holder: { readonly id: string, readonly host: string, readonly pid: number }, now: number, staleMs: number) => Promise<{ readonly host: string, readonly pid: number } | undefined>
+    readonly take: (
+      holder: { readonly id: string; readonly host: string; readonly pid: number },
+      now: number,
+      staleMs: number
+    ) => Promise<{ readonly host: string; readonly pid: number } | undefined>
     readonly release: (id: string) => Promise<void>
   }
   /** Tenants that have rows. */

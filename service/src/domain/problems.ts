@@ -4,13 +4,19 @@ import type { Verdict } from './model.ts'
 
 export const PROBLEMS = {
   bad_request: { status: 400, title: 'The request is not understood' },
-  code_malformed: { status: 400, title: 'No verification method of this challenge takes a code of this form; nothing was counted' },
+  code_malformed: {
+    status: 400,
+    title: 'No verification method of this challenge takes a code of this form; nothing was counted'
+  },
   code_rejected: { status: 403, title: 'The code is not right' },
   code_used: { status: 403, title: 'The code was already used' },
   waiting: { status: 429, title: 'Too many wrong codes; wait before the next' },
   locked: { status: 403, title: 'TOTP and e-mail codes are locked for this subject' },
   challenge_gone: { status: 410, title: 'The challenge does not exist, has expired or belongs to someone else' },
-  enrolment_gone: { status: 410, title: 'The pending enrolment does not exist, has expired or belongs to someone else' },
+  enrolment_gone: {
+    status: 410,
+    title: 'The pending enrolment does not exist, has expired or belongs to someone else'
+  },
   enrolment_required: { status: 403, title: 'The subject must enrol before this is possible' },
   proof_required: { status: 403, title: 'A first enrolment needs a code that proves who enrols' },
   proof_rejected: { status: 403, title: 'The code that proves who enrols is not right' },
@@ -63,14 +69,24 @@ export class Problem extends Error {
 }
 
 /** A verdict as the problem that callers see. */
-export function problemOf (verdict: Exclude<Verdict, { verdict: 'accepted' }>, gone: 'challenge_gone' | 'enrolment_gone' = 'enrolment_gone'): Problem {
+export function problemOf (
+  verdict: Exclude<Verdict, { verdict: 'accepted' }>,
+  gone: 'challenge_gone' | 'enrolment_gone' = 'enrolment_gone'
+): Problem {
   switch (verdict.verdict) {
-    case 'rejected': return new Problem('code_rejected', { attempts_left: verdict.left, clock_off: verdict.clockOffSeconds })
-    case 'used': return new Problem('code_used', { next_in: verdict.nextIn })
-    case 'waiting': return new Problem('waiting', { retry_after: verdict.waitFor })
-    case 'locked': return new Problem('locked')
-    case 'gone': return new Problem(gone)
-    case 'malformed': return new Problem('code_malformed')
-    default: return verdict satisfies never
+    case 'rejected':
+      return new Problem('code_rejected', { attempts_left: verdict.left, clock_off: verdict.clockOffSeconds })
+    case 'used':
+      return new Problem('code_used', { next_in: verdict.nextIn })
+    case 'waiting':
+      return new Problem('waiting', { retry_after: verdict.waitFor })
+    case 'locked':
+      return new Problem('locked')
+    case 'gone':
+      return new Problem(gone)
+    case 'malformed':
+      return new Problem('code_malformed')
+    default:
+      return verdict satisfies never
   }
 }

@@ -11,7 +11,9 @@ import type { AboutWire, ByWire } from './schemas.ts'
 export function fromBase64url (value: string): string {
   const bytes = Buffer.from(value, 'base64url')
   const text = bytes.toString('utf8')
-  if (bytes.toString('base64url') !== value || !Buffer.from(text).equals(bytes)) throw new Problem('bad_request', { errors: ['base64url of UTF-8 expected'] })
+  if (bytes.toString('base64url') !== value || !Buffer.from(text).equals(bytes)) {
+    throw new Problem('bad_request', { errors: ['base64url of UTF-8 expected'] })
+  }
   return text
 }
 
@@ -50,24 +52,42 @@ export function toAbout (wire: AboutWire | undefined): About {
   return {
     email: wire.email,
     displayName: plain(wire.display_name, 64),
-    locale: wire.locale !== undefined && /^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$/.test(wire.locale) ? wire.locale : undefined,
+    locale:
+      wire.locale !== undefined && /^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$/.test(wire.locale)
+        ? wire.locale
+        : undefined,
     address: plain(wire.address, 64),
     userAgent: plain(wire.user_agent, 256),
     action: plain(wire.action, 120)
   }
 }
 
-/** `by` and `about` of a page request; `undefined` for a visitor without a session. Problem `bad_request` if they are not understood. */
+/**
+ * `by` and `about` of a page request; `undefined` for a visitor without a session. Problem `bad_request` if they are
+ * not understood.
+ */
 export function readAsk (sealer: Sealer, request: FastifyRequest): Ask | undefined {
   const header = (name: string): string | undefined => {
     const value = request.headers[name]
     if (Array.isArray(value)) throw new Problem('bad_request', { errors: [`${name} stands twice`] })
     return value
   }
-  const [subject, session, browser] = [header('postern-subject'), header('postern-session'), header('postern-browser')]
+  const [subject, session, browser] = [
+    header('postern-subject'),
+    header('postern-session'),
+    header('postern-browser')
+  ]
   if (subject === undefined && session === undefined && browser === undefined) return undefined
-  if (subject === undefined || session === undefined || browser === undefined || !/^[A-Za-z0-9_-]{43}$/.test(session) || !/^([A-Za-z0-9_-]{43}|none)$/.test(browser)) {
-    throw new Problem('bad_request', { errors: ['postern-subject, postern-session and postern-browser belong together'] })
+  if (
+    subject === undefined ||
+    session === undefined ||
+    browser === undefined ||
+    !/^[A-Za-z0-9_-]{43}$/.test(session) ||
+    !/^([A-Za-z0-9_-]{43}|none)$/.test(browser)
+  ) {
+    throw new Problem('bad_request', {
+      errors: ['postern-subject, postern-session and postern-browser belong together']
+    })
   }
   return {
     by: toBy(sealer, request.tenant.id, { subject: fromBase64url(subject), session, browser }),
@@ -79,21 +99,35 @@ export function readAsk (sealer: Sealer, request: FastifyRequest): Ask | undefin
 /** The keyed name of the binding that the plugin will set if it is used. */
 export function readNextBrowser (sealer: Sealer, request: FastifyRequest): string | undefined {
   const next = request.headers['postern-next-browser']
-  return typeof next === 'string' && /^[A-Za-z0-9_-]{43}$/.test(next) ? browserName(sealer, request.tenant.id, next) : undefined
+  return typeof next === 'string' && /^[A-Za-z0-9_-]{43}$/.test(next)
+    ? browserName(sealer, request.tenant.id, next)
+    : undefined
 }
 
 function readAbout (header: string | undefined): AboutWire | undefined {
   if (header === undefined) return undefined
   let parsed: unknown
-  try { parsed = JSON.parse(fromBase64url(header)) } catch { throw new Problem('bad_request', { errors: ['postern-about is not base64url of JSON'] }) }
-  if (typeof parsed !== 'object' || parsed === null) throw new Problem('bad_request', { errors: ['postern-about is not an object'] })
+  try {
+    parsed = JSON.parse(fromBase64url(header))
+  } catch {
+    throw new Problem('bad_request', { errors: ['postern-about is not base64url of JSON'] })
+  }
+  if (typeof parsed !== 'object' || parsed === null) {
+    throw new Problem('bad_request', { errors: ['postern-about is not an object'] })
+  }
   const given = new Map<string, unknown>(Object.entries(parsed))
   const text = (name: string) => {
     const value = given.get(name)
     return typeof value === 'string' ? value : undefined
   }
   const email = given.get('email') === null ? null : text('email')
-  const [displayName, locale, address, userAgent, action] = ['display_name', 'locale', 'address', 'user_agent', 'action'].map(text)
+  const [displayName, locale, address, userAgent, action] = [
+    'display_name',
+    'locale',
+    'address',
+    'user_agent',
+    'action'
+  ].map(text)
   return {
     ...(email === undefined ? {} : { email }),
     ...(displayName === undefined ? {} : { display_name: displayName }),

@@ -5,7 +5,9 @@ import type { Change } from '../domain/model.ts'
 import type { Records } from '../domain/ports.ts'
 
 /** The framework's own type knows nothing of summaries; swagger's does where it is loaded. */
-const described = { summary: 'Server-sent events: changes of this tenant after Last-Event-ID, and the newest number every second' }
+const described = {
+  summary: 'Server-sent events: changes of this tenant after Last-Event-ID, and the newest number every second'
+}
 
 /** Rows a stream sends at once; more follow on the next turn. */
 const BATCH = 500
@@ -19,9 +21,16 @@ interface Listener {
 
 /**
  * One reader a process: every second, or when woken, it reads the new rows of each tenant that has listeners, and
- * sends the newest number as a heartbeat. A listener that does not drain is cut off; it comes back with its last number.
+ * sends the newest number as a heartbeat. A listener that does not drain is cut off; it comes back with its last
+ * number.
  */
-export function createChangeStream ({ records, onError }: { readonly records: Records, readonly onError: (error: unknown) => void }) {
+export function createChangeStream ({
+  records,
+  onError
+}: {
+  readonly records: Records
+  readonly onError: (error: unknown) => void
+}) {
   const listeners = new Set<Listener>()
 
   const drop = (listener: Listener) => {
@@ -55,7 +64,13 @@ export function createChangeStream ({ records, onError }: { readonly records: Re
     for (const tenant of new Set([...listeners].map(listener => listener.tenant))) {
       try {
         const newest = await records.changes.newest(tenant)
-        await Promise.all([...listeners].filter(listener => listener.tenant === tenant).map(async listener => { await serve(listener, newest) }))
+        await Promise.all(
+          [...listeners]
+            .filter(listener => listener.tenant === tenant)
+            .map(async listener => {
+              await serve(listener, newest)
+            })
+        )
       } catch (error) {
         onError(error)
       }
@@ -65,12 +80,23 @@ export function createChangeStream ({ records, onError }: { readonly records: Re
   const routes: FastifyPluginAsync = async app => {
     app.get('', { schema: described }, async (request, reply) => {
       const last = request.headers['last-event-id']
-      const after = typeof last === 'string' && /^\d{1,15}$/.test(last) ? Number(last) : await records.changes.newest(request.tenant.id)
+      const after =
+        typeof last === 'string' && /^\d{1,15}$/.test(last)
+          ? Number(last)
+          : await records.changes.newest(request.tenant.id)
       reply.hijack()
       const listener: Listener = { tenant: request.tenant.id, reply, after, busy: false }
-      reply.raw.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store', 'x-accel-buffering': 'no' })
-      reply.raw.on('close', () => { listeners.delete(listener) })
-      reply.raw.on('error', () => { listeners.delete(listener) })
+      reply.raw.writeHead(200, {
+        'content-type': 'text/event-stream',
+        'cache-control': 'no-store',
+        'x-accel-buffering': 'no'
+      })
+      reply.raw.on('close', () => {
+        listeners.delete(listener)
+      })
+      reply.raw.on('error', () => {
+        listeners.delete(listener)
+      })
       reply.raw.write(`event: newest\ndata: {"number":${after}}\n\n`)
       listeners.add(listener)
     })
@@ -81,10 +107,20 @@ export function createChangeStream ({ records, onError }: { readonly records: Re
     beat,
     listeners: () => listeners.size,
     /** Ends all streams, so that a closing server has no open answers. */
-    close: () => { for (const listener of [...listeners]) { listeners.delete(listener); listener.reply.raw.end() } }
+    close: () => {
+      for (const listener of [...listeners]) {
+        listeners.delete(listener)
+        listener.reply.raw.end()
+      }
+    }
   }
 }
 
 function wire ({ number, kind, session, subject }: Change) {
-  return { number, kind, ...(session === null ? {} : { session_ref: session }), ...(subject === null ? {} : { subject }) }
+  return {
+    number,
+    kind,
+    ...(session === null ? {} : { session_ref: session }),
+    ...(subject === null ? {} : { subject })
+  }
 }

@@ -11,19 +11,27 @@ declare module 'fastify' {
     /** The tenant whose key the call carries. Reading it without a key is a 401. */
     readonly tenant: TenantConfig
     /** The key's id and scope. */
-    readonly tenantKey: { readonly id: string, readonly scope: 'gate' | 'admin' }
+    readonly tenantKey: { readonly id: string; readonly scope: 'gate' | 'admin' }
   }
 }
 
-interface Holder { readonly tenant: TenantConfig, readonly key: { readonly id: string, readonly scope: 'gate' | 'admin' } }
+interface Holder {
+  readonly tenant: TenantConfig
+  readonly key: { readonly id: string; readonly scope: 'gate' | 'admin' }
+}
 
 /** Who a key belongs to; `undefined` for any that is missing, malformed, unknown or of a tenant that is gone. */
-export function holderOf (tenants: ReadonlyMap<string, TenantConfig>, authorization: string | undefined): Holder | undefined {
+export function holderOf (
+  tenants: ReadonlyMap<string, TenantConfig>,
+  authorization: string | undefined
+): Holder | undefined {
   const match = /^Bearer (pk_([a-z0-9-]{1,40})_([a-z0-9-]{1,16})_[A-Za-z0-9_-]{32,64})$/.exec(authorization ?? '')
   const tenant = tenants.get(match?.[2] ?? '')
   const key = tenant?.keys.find(one => one.id === match?.[3])
   if (match === null || tenant === undefined || key === undefined) return undefined
-  const digest = createHash('sha256').update(match[1] ?? '').digest()
+  const digest = createHash('sha256')
+    .update(match[1] ?? '')
+    .digest()
   return timingSafeEqual(digest, Buffer.from(key.sha256, 'hex')) ? { tenant, key } : undefined
 }
 
@@ -35,8 +43,16 @@ export function requireKey (app: FastifyInstance, tenants: () => ReadonlyMap<str
     if (holder === undefined) throw new Problem('unauthenticated')
     return holder
   }
-  app.decorateRequest('tenant', { getter () { return of(this).tenant } })
-  app.decorateRequest('tenantKey', { getter () { return of(this).key } })
+  app.decorateRequest('tenant', {
+    getter () {
+      return of(this).tenant
+    }
+  })
+  app.decorateRequest('tenantKey', {
+    getter () {
+      return of(this).key
+    }
+  })
   app.addHook('onRequest', async request => {
     const holder = holderOf(tenants(), request.headers.authorization)
     if (holder === undefined) throw new Problem('unauthenticated')
@@ -45,12 +61,21 @@ export function requireKey (app: FastifyInstance, tenants: () => ReadonlyMap<str
 }
 
 /** A hook for administrative routes: a gate key is refused, and the attempt is kept. */
-export function adminOnly ({ records, clock }: { readonly records: Records, readonly clock: Clock }) {
+export function adminOnly ({ records, clock }: { readonly records: Records; readonly clock: Clock }) {
   return async (request: FastifyRequest): Promise<void> => {
     if (request.tenantKey.scope === 'admin') return
-    await records.writeEvent(request.tenant.id, {
-      kind: 'administration', subject: '', outcome: 'refused', reason: 'gate_key', actor: `gate:${request.tenantKey.id}`, requestId: request.id
-    }, clock.now())
+    await records.writeEvent(
+      request.tenant.id,
+      {
+        kind: 'administration',
+        subject: '',
+        outcome: 'refused',
+        reason: 'gate_key',
+        actor: `gate:${request.tenantKey.id}`,
+        requestId: request.id
+      },
+      clock.now()
+    )
     throw new Problem('forbidden')
   }
 }

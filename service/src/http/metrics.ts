@@ -27,16 +27,30 @@ export function createMetrics (gauges: Gauges): Metrics {
     registers: [register]
   })
   const verdicts = new Counter({
-    name: 'postern_verdicts_total', help: 'Answers to submitted codes', labelNames: ['tenant', 'purpose', 'verdict'], registers: [register]
+    name: 'postern_verdicts_total',
+    help: 'Answers to submitted codes',
+    labelNames: ['tenant', 'purpose', 'verdict'],
+    registers: [register]
   })
   const gauge = (name: string, help: string, value: () => number) =>
-    new Gauge({ name, help, registers: [register], collect () { this.set(value()) } })
+    new Gauge({
+      name,
+      help,
+      registers: [register],
+      collect () {
+        this.set(value())
+      }
+    })
   gauge('postern_change_streams', 'Open change streams', gauges.streams)
   gauge('postern_mail_queue', 'Mails waiting in this process', gauges.mailQueue)
   return {
     contentType: register.contentType,
     text: async () => await register.metrics(),
-    answered: (route, method, status, seconds) => { requests.observe({ route, method, status: `${Math.floor(status / 100)}xx` }, seconds) },
-    verdict: (tenant, purpose, verdict) => { verdicts.inc({ tenant, purpose, verdict }) }
+    answered: (route, method, status, seconds) => {
+      requests.observe({ route, method, status: `${Math.floor(status / 100)}xx` }, seconds)
+    },
+    verdict: (tenant, purpose, verdict) => {
+      verdicts.inc({ tenant, purpose, verdict })
+    }
   }
 }

@@ -25,10 +25,15 @@ export function operationsRoutes ({ checks, draining, metrics, openapi }: Operat
     app.get('/livez', async () => ({ status: 'live' }))
 
     app.get('/readyz', async (_request, reply) => {
-      const results = await Promise.all(checks.map(async ({ name, check, vital }) => {
-        const failed = await check().then(() => undefined, () => 'unavailable')
-        return { name, vital, ok: failed === undefined }
-      }))
+      const results = await Promise.all(
+        checks.map(async ({ name, check, vital }) => {
+          const failed = await check().then(
+            () => undefined,
+            () => 'unavailable'
+          )
+          return { name, vital, ok: failed === undefined }
+        })
+      )
       const ready = !draining() && results.every(result => result.ok || !result.vital)
       return await reply.code(ready ? 200 : 503).send({
         status: draining() ? 'draining' : ready ? 'ready' : 'not_ready',
@@ -38,6 +43,9 @@ export function operationsRoutes ({ checks, draining, metrics, openapi }: Operat
 
     app.get('/metrics', async (_request, reply) => await reply.type(metrics.contentType).send(await metrics.text()))
 
-    app.get('/openapi.json', async (_request, reply) => await reply.type('application/json').send(JSON.stringify(openapi())))
+    app.get(
+      '/openapi.json',
+      async (_request, reply) => await reply.type('application/json').send(JSON.stringify(openapi()))
+    )
   }
 }

@@ -19,13 +19,21 @@ export function pages (need: PagesNeed): FastifyPluginAsync {
       if (problem.statusCode >= 500) request.log.error({ err: error }, 'page failed')
       return renderer.failure(request, reply, problem)
     })
-    app.setNotFoundHandler(async () => { throw new Problem('not_found') })
+    app.setNotFoundHandler(async () => {
+      throw new Problem('not_found')
+    })
 
     app.get('/assets/:hash/:name', async (request, reply) => {
       const { name } = request.params as { readonly name: string }
       const asset = renderer.assets.find(one => one.name === name)
       if (asset === undefined) throw new Problem('not_found')
-      return await reply.headers({ 'content-type': asset.type, 'cache-control': 'public, max-age=31536000, immutable', 'x-content-type-options': 'nosniff' }).send(asset.body)
+      return await reply
+        .headers({
+          'content-type': asset.type,
+          'cache-control': 'public, max-age=31536000, immutable',
+          'x-content-type-options': 'nosniff'
+        })
+        .send(asset.body)
     })
     await app.register(verifyPages(need, renderer))
     await app.register(settingsPages(need, renderer))

@@ -21,12 +21,16 @@ export function problemFrom (error: unknown): Problem {
   const code = FRAMEWORK[error.code]
   if (code === 'bad_request' && error.validation !== undefined) {
     // Names and rules only: a value could be a code.
-    const errors = error.validation.map(one => `${error.validationContext ?? 'request'}${one.instancePath} ${one.keyword}`)
+    const errors = error.validation.map(
+      one => `${error.validationContext ?? 'request'}${one.instancePath} ${one.keyword}`
+    )
     return new Problem(code, { errors: [...new Set(errors)] })
   }
   if (code !== undefined) return new Problem(code, code === 'unavailable' ? { retry_after: 2 } : {})
   if (error.statusCode === 429) return new Problem('rate_limited', { retry_after: 60 })
-  return error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500 ? new Problem('bad_request') : new Problem('internal')
+  return error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500
+    ? new Problem('bad_request')
+    : new Problem('internal')
 }
 
 /** The document of a problem; `undefined` members are left out. */
@@ -50,14 +54,20 @@ export function sendProblem (error: unknown, request: FastifyRequest, reply: Fas
   if (retryAfter !== undefined) reply.header('retry-after', String(retryAfter))
   else if (problem.statusCode === 503) reply.header('retry-after', '2')
   if (problem.code === 'unauthenticated') reply.header('www-authenticate', 'Bearer realm="postern"')
-  return reply.code(problem.statusCode).type('application/problem+json').serializer(JSON.stringify)
-    .header('cache-control', 'no-store').send(problemDocument(problem, request.id))
+  return reply
+    .code(problem.statusCode)
+    .type('application/problem+json')
+    .serializer(JSON.stringify)
+    .header('cache-control', 'no-store')
+    .send(problemDocument(problem, request.id))
 }
 
 /** Gives an instance the one error handler and not-found answer. */
 export function answerProblems (app: FastifyInstance): void {
   app.setErrorHandler(async (error, request, reply) => await sendProblem(error, request, reply))
-  app.setNotFoundHandler(async () => { throw new Problem('not_found') })
+  app.setNotFoundHandler(async () => {
+    throw new Problem('not_found')
+  })
 }
 
 function isFastifyError (error: unknown): error is FastifyError {

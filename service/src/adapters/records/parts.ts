@@ -43,19 +43,36 @@ export interface LockedSubject {
   readonly enrolment_code_expires_at: number | null
 }
 
-/** Makes the subject's row if there is none, and holds it until the transaction ends: what changes a subject comes one after another. */
+/**
+ * Makes the subject's row if there is none, and holds it until the transaction ends: what changes a subject comes one
+ * after another.
+ */
 export async function lockSubject (tx: Tx, dialect: Dialect, tenant: string, subject: string): Promise<LockedSubject> {
-  const columns = ['epoch', 'locked_at', 'failures_in_row', 'fenced', 'enrolment_code_hash', 'enrolment_code_expires_at'] as const
+  const columns = [
+    'epoch',
+    'locked_at',
+    'failures_in_row',
+    'fenced',
+    'enrolment_code_hash',
+    'enrolment_code_expires_at'
+  ] as const
   const read = async () => {
-    const query = tx.selectFrom('subjects').select(columns).where('tenant', '=', tenant).where('subject', '=', subject)
+    const query = tx
+      .selectFrom('subjects')
+      .select(columns)
+      .where('tenant', '=', tenant)
+      .where('subject', '=', subject)
     return await (dialect === 'postgres' ? query.forUpdate() : query).executeTakeFirst()
   }
   const found = await read()
   if (found !== undefined) return found
-  await tx.insertInto('subjects').values({ tenant, subject, epoch: 0, failures_in_row: 0, fenced: 0 })
-    .onConflict(conflict => conflict.columns(['tenant', 'subject']).doNothing()).execute()
+  await tx
+    .insertInto('subjects')
+    .values({ tenant, subject, epoch: 0, failures_in_row: 0, fenced: 0 })
+    .onConflict(conflict => conflict.columns(['tenant', 'subject']).doNothing())
+    .execute()
   const made = await read()
-  if (made === undefined) throw new Error('the subject\'s row is gone')
+  if (made === undefined) throw new Error("the subject's row is gone")
   return made
 }
 
@@ -64,65 +81,121 @@ export function nextEpoch (now: number, old: number): number {
   return Math.max(now, old + 1)
 }
 
-/** Writes a change row. The tenant's number row is held until commit, so that numbers appear in the order of commits. */
-export async function writeChange (tx: Tx, tenant: string, now: number, change: { readonly kind: 'session', readonly session: string } | { readonly kind: 'subject', readonly subject: string } | { readonly kind: 'tenant' }): Promise<void> {
-  await tx.insertInto('change_numbers').values({ tenant, number: 1 })
-    .onConflict(conflict => conflict.column('tenant').doUpdateSet(eb => ({ number: eb('change_numbers.number', '+', 1) }))).execute()
-  const { number } = await tx.selectFrom('change_numbers').select('number').where('tenant', '=', tenant).executeTakeFirstOrThrow()
-  await tx.insertInto('changes').values({
-    tenant,
-    number,
-    at: now,
-    kind: change.kind,
-    session: change.kind === 'session' ? change.session : null,
-    subject: change.kind === 'subject' ? change.subject : null
-  }).execute()
+/**
+ * Writes a change row. The tenant's number row is held until commit, so that numbers appear in the order of commits.
+ */
+export async function writeChange (
+  tx: Tx,
+  tenant: string,
+  now: number,
+  change:
+    | { readonly kind: 'session'; readonly session: string }
+    | { readonly kind: 'subject'; readonly subject: string }
+    | { readonly kind: 'tenant' }
+): Promise<void> {
+  await tx
+    .insertInto('change_numbers')
+    .values({ tenant, number: 1 })
+    .onConflict(conflict =>
+      conflict.column('tenant').doUpdateSet(eb => ({ number: eb('change_numbers.number', '+', 1) }))
+    )
+    .execute()
+  const { number } = await tx
+    .selectFrom('change_numbers')
+    .select('number')
+    .where('tenant', '=', tenant)
+    .executeTakeFirstOrThrow()
+  await tx
+    .insertInto('changes')
+    .values({
+      tenant,
+      number,
+      at: now,
+      kind: change.kind,
+      session: change.kind === 'session' ? change.session : null,
+      subject: change.kind === 'subject' ? change.subject : null
+    })
+    .execute()
 }
 
 export async function writeEvent (tx: Tx | Db, tenant: string, now: number, event: Event): Promise<void> {
-  await tx.insertInto('events').values({
-    tenant,
-    at: now,
-    subject: event.subject,
-    kind: event.kind,
-    outcome: event.outcome,
-    actor: event.actor,
-    purpose: event.purpose ?? null,
-    factor: event.factor ?? null,
-    reason: event.reason ?? null,
-    request_id: event.requestId ?? null,
-    address_prefix: event.addressPrefix ?? null
-  }).execute()
+  await tx
+    .insertInto('events')
+    .values({
+      tenant,
+      at: now,
+      subject: event.subject,
+      kind: event.kind,
+      outcome: event.outcome,
+      actor: event.actor,
+      purpose: event.purpose ?? null,
+      factor: event.factor ?? null,
+      reason: event.reason ?? null,
+      request_id: event.requestId ?? null,
+      address_prefix: event.addressPrefix ?? null
+    })
+    .execute()
 }
 
 /** Writes notices for the outbox; one without an address is shown on pages. */
-export async function writeNotices (tx: Tx, tenant: string, subject: string, now: number, notices: readonly Notice[]): Promise<void> {
+export async function writeNotices (
+  tx: Tx,
+  tenant: string,
+  subject: string,
+  now: number,
+  notices: readonly Notice[]
+): Promise<void> {
   if (notices.length === 0) return
-  await tx.insertInto('notices').values(notices.map(notice => ({
-    id: randomUUID(),
-    tenant,
-    subject,
-    at: now,
-    message: notice.message,
-    recipient: notice.to,
-    locale: notice.locale,
-    details: JSON.stringify(notice.values),
-    next_at: notice.to === null ? null : now,
-    sent_at: null,
-    dismissed_at: null
-  }))).execute()
+  await tx
+    .insertInto('notices')
+    .values(
+      notices.map(notice => ({
+        id: randomUUID(),
+        tenant,
+        subject,
+        at: now,
+        message: notice.message,
+        recipient: notice.to,
+        locale: notice.locale,
+        details: JSON.stringify(notice.values),
+        next_at: notice.to === null ? null : now,
+        sent_at: null,
+        dismissed_at: null
+      }))
+    )
+    .execute()
 }
 
 /** Marks a browser as one that passed for this subject. */
-export async function markBrowser (tx: Tx, by: Pick<By, 'tenant' | 'subject'>, browser: string, now: number): Promise<void> {
+export async function markBrowser (
+  tx: Tx,
+  by: Pick<By, 'tenant' | 'subject'>,
+  browser: string,
+  now: number
+): Promise<void> {
   if (browser === 'none') return
-  await tx.insertInto('browsers').values({ tenant: by.tenant, subject: by.subject, browser, passed_at: now, failures_in_row: 0 })
-    .onConflict(conflict => conflict.columns(['tenant', 'subject', 'browser']).doUpdateSet({ passed_at: now, failures_in_row: 0 })).execute()
+  await tx
+    .insertInto('browsers')
+    .values({ tenant: by.tenant, subject: by.subject, browser, passed_at: now, failures_in_row: 0 })
+    .onConflict(conflict =>
+      conflict.columns(['tenant', 'subject', 'browser']).doUpdateSet({ passed_at: now, failures_in_row: 0 })
+    )
+    .execute()
 }
 
 /** Counts start anew: lock, failures in a row and in 30 days. */
 export async function clearCounts (tx: Tx, tenant: string, subject: string): Promise<void> {
-  await tx.updateTable('subjects').set({ locked_at: null, failures_in_row: 0 }).where('tenant', '=', tenant).where('subject', '=', subject).execute()
-  await tx.updateTable('browsers').set({ failures_in_row: 0 }).where('tenant', '=', tenant).where('subject', '=', subject).execute()
+  await tx
+    .updateTable('subjects')
+    .set({ locked_at: null, failures_in_row: 0 })
+    .where('tenant', '=', tenant)
+    .where('subject', '=', subject)
+    .execute()
+  await tx
+    .updateTable('browsers')
+    .set({ failures_in_row: 0 })
+    .where('tenant', '=', tenant)
+    .where('subject', '=', subject)
+    .execute()
   await tx.deleteFrom('failures').where('tenant', '=', tenant).where('subject', '=', subject).execute()
 }

@@ -46,13 +46,17 @@ function authenticators (own: unknown): readonly Authenticator[] {
 function stateOf (by: By, row: Row, now: number): SubjectState {
   const epoch = row.epoch ?? 0
   const browserKnown = row.passed_at !== null && row.passed_at > now - REMEMBERED_MS
-  const fits = row.session_subject === by.subject && row.session_browser === by.browser && row.session_epoch === epoch && (row.expires_at ?? 0) > now
+  const fits =
+    row.session_subject === by.subject &&
+    row.session_browser === by.browser &&
+    row.session_epoch === epoch &&
+    (row.expires_at ?? 0) > now
   return {
     subject: by.subject,
     epoch,
     authenticators: authenticators(row.own),
     lockedAt: row.locked_at,
-    inARow: browserKnown ? row.browser_failures ?? 0 : row.failures_in_row ?? 0,
+    inARow: browserKnown ? (row.browser_failures ?? 0) : (row.failures_in_row ?? 0),
     in30Days: Number(row.in_30_days),
     browserKnown,
     requiredFrom: row.required_from,
@@ -75,11 +79,15 @@ function stateOf (by: By, row: Row, now: number): SubjectState {
   }
 }
 
-export function createStates (db: Db, dialect: Dialect): Pick<Records, 'subject' | 'question' | 'subjectOf' | 'sessions' | 'acceptedBefore'> {
-  const own = dialect === 'sqlite'
-    ? sql`(select json_group_array(json_array(a.id, a.factor, a.secret, a.counter, a.confirmed_at)) from (select * from authenticators where tenant = one.tenant and subject = one.subject order by id) a)`
-    : sql`(select json_agg(json_build_array(a.id, a.factor, a.secret, a.counter, a.confirmed_at) order by a.id) from authenticators a where a.tenant = one.tenant and a.subject = one.subject)`
-  const text = (value: string) => dialect === 'sqlite' ? sql`${value}` : sql`${value}::text`
+export function createStates (
+  db: Db,
+  dialect: Dialect
+): Pick<Records, 'subject' | 'question' | 'subjectOf' | 'sessions' | 'acceptedBefore'> {
+  const own =
+    dialect === 'sqlite'
+      ? sql`(select json_group_array(json_array(a.id, a.factor, a.secret, a.counter, a.confirmed_at)) from (select * from authenticators where tenant = one.tenant and subject = one.subject order by id) a)`
+      : sql`(select json_agg(json_build_array(a.id, a.factor, a.secret, a.counter, a.confirmed_at) order by a.id) from authenticators a where a.tenant = one.tenant and a.subject = one.subject)`
+  const text = (value: string) => (dialect === 'sqlite' ? sql`${value}` : sql`${value}::text`)
 
   const read = async (by: By, now: number): Promise<Row> => {
     const { rows } = await sql<Row>`
@@ -107,27 +115,66 @@ export function createStates (db: Db, dialect: Dialect): Pick<Records, 'subject'
       if (row.session_subject !== null && row.session_subject !== by.subject) {
         // Somebody else logged in within this session: what the first one passed is over.
         await transaction(db, async tx => {
-          const gone = await tx.deleteFrom('assurances').where('tenant', '=', by.tenant).where('session', '=', by.session).where('subject', '!=', by.subject).executeTakeFirst()
-          if (gone.numDeletedRows > 0n) await writeChange(tx, by.tenant, now, { kind: 'session', session: by.session })
+          const gone = await tx
+            .deleteFrom('assurances')
+            .where('tenant', '=', by.tenant)
+            .where('session', '=', by.session)
+            .where('subject', '!=', by.subject)
+            .executeTakeFirst()
+          if (gone.numDeletedRows > 0n) {
+            await writeChange(tx, by.tenant, now, { kind: 'session', session: by.session })
+          }
         })
       }
       return { state: stateOf(by, row, now), change: row.change ?? 0 }
     },
 
     subjectOf: async (tenant, session, now) => {
-      const row = await db.selectFrom('assurances').select('subject').where('tenant', '=', tenant).where('session', '=', session).where('expires_at', '>', now).executeTakeFirst()
+      const row = await db
+        .selectFrom('assurances')
+        .select('subject')
+        .where('tenant', '=', tenant)
+        .where('session', '=', session)
+        .where('expires_at', '>', now)
+        .executeTakeFirst()
       return row?.subject
     },
 
     sessions: async (tenant, subject, now) => {
-      const rows = await db.selectFrom('assurances').innerJoin('subjects', join => join.onRef('subjects.tenant', '=', 'assurances.tenant').onRef('subjects.subject', '=', 'assurances.subject').onRef('subjects.epoch', '=', 'assurances.epoch'))
-        .select(['assurances.session', 'assurances.login_at', 'assurances.login_factor', 'assurances.login_expires_at'])
-        .where('assurances.tenant', '=', tenant).where('assurances.subject', '=', subject).where('assurances.login_expires_at', '>', now).orderBy('assurances.login_at').execute()
-      return rows.map(row => ({ session: row.session, at: row.login_at ?? 0, expiresAt: row.login_expires_at ?? 0, factor: row.login_factor ?? '' }))
+      const rows = await db
+        .selectFrom('assurances')
+        .innerJoin('subjects', join =>
+          join
+            .onRef('subjects.tenant', '=', 'assurances.tenant')
+            .onRef('subjects.subject', '=', 'assurances.subject')
+            .onRef('subjects.epoch', '=', 'assurances.epoch')
+        )
+        .select([
+          'assurances.session',
+          'assurances.login_at',
+          'assurances.login_factor',
+          'assurances.login_expires_at'
+        ])
+        .where('assurances.tenant', '=', tenant)
+        .where('assurances.subject', '=', subject)
+        .where('assurances.login_expires_at', '>', now)
+        .orderBy('assurances.login_at')
+        .execute()
+      return rows.map(row => ({
+        session: row.session,
+        at: row.login_at ?? 0,
+        expiresAt: row.login_expires_at ?? 0,
+        factor: row.login_factor ?? ''
+      }))
     },
 
     acceptedBefore: async (tenant, slot) => {
-      const row = await db.selectFrom('accepted').selectAll().where('tenant', '=', tenant).where('slot', '=', slot).executeTakeFirst()
+      const row = await db
+        .selectFrom('accepted')
+        .selectAll()
+        .where('tenant', '=', tenant)
+        .where('slot', '=', slot)
+        .executeTakeFirst()
       if (row === undefined || (row.purpose !== 'login' && row.purpose !== 'step_up')) return undefined
       return {
         by: { tenant, subject: row.subject, session: row.session, browser: row.browser },

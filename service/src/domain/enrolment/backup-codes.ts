@@ -7,7 +7,10 @@ import { Problem } from '../problems.ts'
 import type { FactorChanges } from './change.ts'
 import type { Enrolments, EnrolmentsNeed } from './model.ts'
 
-export function createBackupCodes ({ records, sealer, randomness, clock, factors }: EnrolmentsNeed, { rightOf, row, change, tell, recordFor }: FactorChanges) {
+export function createBackupCodes (
+  { records, sealer, randomness, clock, factors }: EnrolmentsNeed,
+  { rightOf, row, change, tell, recordFor }: FactorChanges
+) {
   /** Six new codes: as people see them, and as they are stored (one salt a set). */
   const newSet = async (ask: Ask, now: number) => {
     const salt = Buffer.from(randomness.bytes(16)).toString('base64url')
@@ -23,7 +26,9 @@ export function createBackupCodes ({ records, sealer, randomness, clock, factors
   const newBackupCodes: Enrolments['newBackupCodes'] = async (tenant, ask) => {
     const now = clock.now()
     const state = await records.subject(ask.by, now)
-    if (!offeredFactors(factors, state, tenant.policy).some(factor => factor.strength !== 'backup')) throw new Problem('not_enabled')
+    if (!offeredFactors(factors, state, tenant.policy).some(factor => factor.strength !== 'backup')) {
+      throw new Problem('not_enabled')
+    }
     const right = rightOf(tenant, state, now, true)
     const set = await newSet(ask, now)
     const { result } = await change(tenant, ask, state, now, right, {

@@ -11,8 +11,11 @@ import type { BegunEmail, Enrolments, EnrolmentsNeed } from './model.ts'
 import type { Proof } from './proof.ts'
 import type { Slots } from './slots.ts'
 
-export function createEmailEnrolment ({ records, pending, sealer, clock, notices, attempts }: EnrolmentsNeed,
-  { rightOf, sealedRow, change, tell, recordFor }: FactorChanges, { openSlot, sealKept, keptOf, live, mailCode }: Slots, { prove }: Proof
+export function createEmailEnrolment (
+  { records, pending, sealer, clock, notices, attempts }: EnrolmentsNeed,
+  { rightOf, sealedRow, change, tell, recordFor }: FactorChanges,
+  { openSlot, sealKept, keptOf, live, mailCode }: Slots,
+  { prove }: Proof
 ): Pick<Enrolments, 'beginEmail' | 'pendingEmail' | 'confirmEmail' | 'removeEmail'> {
   const begunEmail = (ask: Ask, slot: Slot, now: number, resendInMs: number): BegunEmail => ({
     id: slot.id,
@@ -36,10 +39,16 @@ export function createEmailEnrolment ({ records, pending, sealer, clock, notices
     const before = await live(ask, state, 'enrol_email')
     const same = before !== undefined && keptOf(ask, before.slot).secret === to
     if (same && before.mailWaitMs > 0) return begunEmail(ask, before.slot, before.now, before.mailWaitMs)
-    const enrolmentCodeHash = before !== undefined
-      ? keptOf(ask, before.slot).enrolmentCodeHash
-      : right.right === 'first' ? await prove(tenant, ask, state, now, proof) : null
-    const opened = await openSlot(tenant, ask, state, 'enrol_email', { payload: sealKept(ask, 'enrol_email', { secret: to, enrolmentCodeHash }), replace: !same })
+    const enrolmentCodeHash =
+      before !== undefined
+        ? keptOf(ask, before.slot).enrolmentCodeHash
+        : right.right === 'first'
+          ? await prove(tenant, ask, state, now, proof)
+          : null
+    const opened = await openSlot(tenant, ask, state, 'enrol_email', {
+      payload: sealKept(ask, 'enrol_email', { secret: to, enrolmentCodeHash }),
+      replace: !same
+    })
     const minutes = Math.floor(tenant.policy.limits.challengeSeconds / 60)
     const sent = await mailCode(tenant, ask, state, opened.slot.id, to, 'test_code', minutes)
     return begunEmail(ask, sent.slot, sent.now, tenant.policy.limits.mailResendSeconds * 1000)
@@ -54,11 +63,15 @@ export function createEmailEnrolment ({ records, pending, sealer, clock, notices
   const confirmEmail: Enrolments['confirmEmail'] = async (tenant, ask, id, typed, { nextBrowser }) => {
     const state = await records.subject(ask.by, clock.now())
     const code = normaliseDigits(typed)
-    if (!/^\d{6}$/.test(code)) return await pending.read(ask.by, id) === undefined ? { verdict: 'gone' } : { verdict: 'malformed' }
+    if (!/^\d{6}$/.test(code)) {
+      return (await pending.read(ask.by, id)) === undefined ? { verdict: 'gone' } : { verdict: 'malformed' }
+    }
     const attempt = await attempts.take(tenant, ask, state, id, 'subject', ['enrol_email'])
     if (attempt.attempt === 'refused') return attempt.verdict
     const { slot, now, receipt } = attempt
-    if (!isMailedCode(sealer.keyedHash, slot, code)) return await attempts.wrong(tenant, ask, state, slot, now, 'subject')
+    if (!isMailedCode(sealer.keyedHash, slot, code)) {
+      return await attempts.wrong(tenant, ask, state, slot, now, 'subject')
+    }
     try {
       const right = rightOf(tenant, state, now, false)
       const { secret: address, enrolmentCodeHash } = keptOf(ask, slot)
@@ -75,7 +88,9 @@ export function createEmailEnrolment ({ records, pending, sealer, clock, notices
         notices: tell(tenant, ask, state, 'email_enabled', { to: maskAddress(address) }, [address])
       })
       attempts.giveBack(receipt, result === 'changed' ? 'accepted' : 'used')
-      return result === 'changed' ? { verdict: 'accepted', backupCodes: [], boundToNext: nextBrowser !== undefined } : { verdict: 'gone' }
+      return result === 'changed'
+        ? { verdict: 'accepted', backupCodes: [], boundToNext: nextBrowser !== undefined }
+        : { verdict: 'gone' }
     } catch (error) {
       attempts.giveBack(receipt, 'used')
       throw error

@@ -8,7 +8,11 @@ import type { Clock, Mailer, Pending, Randomness, Records, Sealer } from '../por
 
 /** All that a settings page shows. Times are epoch milliseconds, seconds are whole. */
 export interface SettingsView {
-  readonly totp: { readonly status: TotpStatus, readonly confirmedAt: number | null, readonly expiresAt: number | null }
+  readonly totp: {
+    readonly status: TotpStatus
+    readonly confirmedAt: number | null
+    readonly expiresAt: number | null
+  }
   readonly email: {
     /** The tenant offers e-mail login verification. */
     readonly offered: boolean
@@ -21,7 +25,7 @@ export interface SettingsView {
     /** What the console says, masked, where no address is proven or it differs from the proven one. */
     readonly maskedConsoleAddress: string | null
   }
-  readonly backupCodes: { readonly left: number, readonly of: number }
+  readonly backupCodes: { readonly left: number; readonly of: number }
   readonly locked: boolean
   /** 2FA is required and nothing that counts is enrolled. */
   readonly mustEnrol: boolean
@@ -30,7 +34,7 @@ export interface SettingsView {
   /** Age of the session's step-up, if it has one. */
   readonly stepUpAgeSeconds: number | null
   /** Notices that could not be mailed. */
-  readonly notices: readonly { readonly id: string, readonly message: string, readonly at: number }[]
+  readonly notices: readonly { readonly id: string; readonly message: string; readonly at: number }[]
 }
 
 export interface BegunTotp {
@@ -52,7 +56,7 @@ export interface BegunEmail {
 }
 
 export type Confirmed =
-  | { readonly verdict: 'accepted', readonly backupCodes: readonly string[], readonly boundToNext: boolean }
+  | { readonly verdict: 'accepted'; readonly backupCodes: readonly string[]; readonly boundToNext: boolean }
   | Exclude<Verdict, { verdict: 'accepted' }>
 
 export interface Enrolments {
@@ -61,21 +65,50 @@ export interface Enrolments {
    * The live pending key of `by`, or a new one; renewing leaves the old key active until it is confirmed. Problems:
    * login_required, step_up_required (a factor is there), proof_required, proof_rejected.
    */
-  readonly beginTotp: (tenant: Tenant, ask: Ask, options: { readonly proof?: string | undefined }) => Promise<BegunTotp>
+  readonly beginTotp: (
+    tenant: Tenant,
+    ask: Ask,
+    options: { readonly proof?: string | undefined }
+  ) => Promise<BegunTotp>
   /** The live pending key, without beginning one. */
   readonly pendingTotp: (tenant: Tenant, ask: Ask) => Promise<BegunTotp | undefined>
-  readonly confirmTotp: (tenant: Tenant, ask: Ask, id: string, code: string, options: { readonly nextBrowser?: string | undefined }) => Promise<Confirmed>
+  readonly confirmTotp: (
+    tenant: Tenant,
+    ask: Ask,
+    id: string,
+    code: string,
+    options: { readonly nextBrowser?: string | undefined }
+  ) => Promise<Confirmed>
   /** Problems: step_up_required, not_enabled. */
   readonly removeTotp: (tenant: Tenant, ask: Ask) => Promise<void>
-  /** Sends a test code to `address`, else to the console's or the proven one. Problems as beginTotp, and method_not_available, address_missing, address_invalid, waiting. */
-  readonly beginEmail: (tenant: Tenant, ask: Ask, options: { readonly address?: string | undefined, readonly proof?: string | undefined }) => Promise<BegunEmail>
+  /**
+   * Sends a test code to `address`, else to the console's or the proven one. Problems as beginTotp, and
+   * method_not_available, address_missing, address_invalid, waiting.
+   */
+  readonly beginEmail: (
+    tenant: Tenant,
+    ask: Ask,
+    options: { readonly address?: string | undefined; readonly proof?: string | undefined }
+  ) => Promise<BegunEmail>
   readonly pendingEmail: (tenant: Tenant, ask: Ask) => Promise<BegunEmail | undefined>
-  readonly confirmEmail: (tenant: Tenant, ask: Ask, id: string, code: string, options: { readonly nextBrowser?: string | undefined }) => Promise<Confirmed>
+  readonly confirmEmail: (
+    tenant: Tenant,
+    ask: Ask,
+    id: string,
+    code: string,
+    options: { readonly nextBrowser?: string | undefined }
+  ) => Promise<Confirmed>
   readonly removeEmail: (tenant: Tenant, ask: Ask) => Promise<void>
   /** Six new codes; the old set dies. Problems: step_up_required, not_enabled. */
   readonly newBackupCodes: (tenant: Tenant, ask: Ask) => Promise<readonly string[]>
-  /** Mails the code that a tenant asks for before a first enrolment. Problems: address_missing, waiting, method_not_available. */
-  readonly sendProof: (tenant: Tenant, ask: Ask) => Promise<{ readonly maskedAddress: string, readonly resendInSeconds: number }>
+  /**
+   * Mails the code that a tenant asks for before a first enrolment. Problems: address_missing, waiting,
+   * method_not_available.
+   */
+  readonly sendProof: (
+    tenant: Tenant,
+    ask: Ask
+  ) => Promise<{ readonly maskedAddress: string; readonly resendInSeconds: number }>
   readonly dismissNotice: (tenant: Tenant, ask: Ask, id: string) => Promise<void>
 }
 

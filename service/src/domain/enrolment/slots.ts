@@ -15,22 +15,34 @@ interface Kept {
 }
 
 export function createSlots ({ pending, sealer, randomness, mailer }: EnrolmentsNeed) {
-  const openSlot = async (tenant: Tenant, ask: Ask, state: SubjectState, kind: SlotKind, options: { payload?: string, replace?: boolean } = {}): Promise<Opened> =>
+  const openSlot = async (
+    tenant: Tenant,
+    ask: Ask,
+    state: SubjectState,
+    kind: SlotKind,
+    options: { payload?: string; replace?: boolean } = {}
+  ): Promise<Opened> =>
     await pending.open(ask.by, kind, {
       epoch: state.epoch,
       browserKnown: state.browserKnown,
       inARow: state.inARow,
       limits: tenant.policy.limits,
-      lifetimeMs: (kind === 'proof' ? tenant.policy.limits.challengeSeconds : tenant.policy.limits.enrolmentSeconds) * 1000,
+      lifetimeMs:
+        (kind === 'proof' ? tenant.policy.limits.challengeSeconds : tenant.policy.limits.enrolmentSeconds) * 1000,
       ...options
     })
 
   const sealKept = (ask: Ask, kind: SlotKind, kept: Kept) =>
     sealer.seal(JSON.stringify(kept), sealContext('pending', ask.by.tenant, ask.by.subject, kind))
   const keptOf = (ask: Ask, slot: Slot): Kept => {
-    const kept: unknown = JSON.parse(sealer.unseal(slot.payload ?? '', sealContext('pending', ask.by.tenant, ask.by.subject, slot.kind)))
-    if (typeof kept !== 'object' || kept === null || !('secret' in kept) || typeof kept.secret !== 'string') throw new Problem('enrolment_gone')
-    const hash = 'enrolmentCodeHash' in kept && typeof kept.enrolmentCodeHash === 'string' ? kept.enrolmentCodeHash : null
+    const kept: unknown = JSON.parse(
+      sealer.unseal(slot.payload ?? '', sealContext('pending', ask.by.tenant, ask.by.subject, slot.kind))
+    )
+    if (typeof kept !== 'object' || kept === null || !('secret' in kept) || typeof kept.secret !== 'string') {
+      throw new Problem('enrolment_gone')
+    }
+    const hash =
+      'enrolmentCodeHash' in kept && typeof kept.enrolmentCodeHash === 'string' ? kept.enrolmentCodeHash : null
     return { secret: kept.secret, enrolmentCodeHash: hash }
   }
 
@@ -41,17 +53,32 @@ export function createSlots ({ pending, sealer, randomness, mailer }: Enrolments
     return read === undefined || read.slot.epoch !== state.epoch ? undefined : read
   }
 
-  const mailCode = async (tenant: Tenant, ask: Ask, state: SubjectState, id: string, address: string, message: string, minutes: number) => {
+  const mailCode = async (
+    tenant: Tenant,
+    ask: Ask,
+    state: SubjectState,
+    id: string,
+    address: string,
+    message: string,
+    minutes: number
+  ) => {
     const code = randomness.digits(6)
-    const sent = await pending.send(ask.by, id, { codeHash: mailedHash(sealer.keyedHash, id, code), browserKnown: state.browserKnown, limits: tenant.policy.limits })
+    const sent = await pending.send(ask.by, id, {
+      codeHash: mailedHash(sealer.keyedHash, id, code),
+      browserKnown: state.browserKnown,
+      limits: tenant.policy.limits
+    })
     if (sent.sent === 'gone') throw new Problem('enrolment_gone')
     if (sent.sent === 'waiting') throw new Problem('waiting', { retry_after: seconds(sent.waitForMs) })
-    const queued = mailer.code({
-      to: address,
-      locale: ask.about.locale ?? state.locale ?? undefined,
-      message,
-      values: { console: tenant.name, code, minutes: String(minutes), ...whoAsked(ask.about) }
-    }, sent.now + minutes * 60_000)
+    const queued = mailer.code(
+      {
+        to: address,
+        locale: ask.about.locale ?? state.locale ?? undefined,
+        message,
+        values: { console: tenant.name, code, minutes: String(minutes), ...whoAsked(ask.about) }
+      },
+      sent.now + minutes * 60_000
+    )
     if (!queued) throw new Problem('unavailable', { retry_after: 5 })
     return sent
   }

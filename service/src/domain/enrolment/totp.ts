@@ -13,8 +13,12 @@ import type { Slots } from './slots.ts'
 /** How far a phone's clock may be off and still be told so (RFC 6238 6). */
 const CLOCK_OFF_MINUTES = 5
 
-export function createTotpEnrolment ({ records, pending, randomness, clock, notices, attempts }: EnrolmentsNeed,
-  { rightOf, sealedRow, change, tell, recordFor }: FactorChanges, { openSlot, sealKept, keptOf, live }: Slots, { prove }: Proof, { newSet }: BackupCodes
+export function createTotpEnrolment (
+  { records, pending, randomness, clock, notices, attempts }: EnrolmentsNeed,
+  { rightOf, sealedRow, change, tell, recordFor }: FactorChanges,
+  { openSlot, sealKept, keptOf, live }: Slots,
+  { prove }: Proof,
+  { newSet }: BackupCodes
 ): Pick<Enrolments, 'beginTotp' | 'pendingTotp' | 'confirmTotp' | 'removeTotp'> {
   const begunTotp = (tenant: Tenant, ask: Ask, slot: Slot, now: number): BegunTotp => {
     const key = base32(Buffer.from(keptOf(ask, slot).secret, 'base64url'))
@@ -36,7 +40,9 @@ export function createTotpEnrolment ({ records, pending, randomness, clock, noti
     if (before !== undefined) return begunTotp(tenant, ask, before.slot, before.now)
     const enrolmentCodeHash = right.right === 'first' ? await prove(tenant, ask, state, now, proof) : null
     const secret = Buffer.from(randomness.bytes(20)).toString('base64url')
-    const opened = await openSlot(tenant, ask, state, 'enrol_totp', { payload: sealKept(ask, 'enrol_totp', { secret, enrolmentCodeHash }) })
+    const opened = await openSlot(tenant, ask, state, 'enrol_totp', {
+      payload: sealKept(ask, 'enrol_totp', { secret, enrolmentCodeHash })
+    })
     return begunTotp(tenant, ask, opened.slot, opened.now)
   }
 
@@ -49,7 +55,9 @@ export function createTotpEnrolment ({ records, pending, randomness, clock, noti
   const confirmTotp: Enrolments['confirmTotp'] = async (tenant, ask, id, typed, { nextBrowser }) => {
     const state = await records.subject(ask.by, clock.now())
     const code = normaliseDigits(typed)
-    if (!/^\d{6}$/.test(code)) return await pending.read(ask.by, id) === undefined ? { verdict: 'gone' } : { verdict: 'malformed' }
+    if (!/^\d{6}$/.test(code)) {
+      return (await pending.read(ask.by, id)) === undefined ? { verdict: 'gone' } : { verdict: 'malformed' }
+    }
     // Renewing is the way out of a lock, so it does not wait behind what the attacker spent.
     const budget = state.lockedAt === null ? 'subject' : 'backup_code'
     const attempt = await attempts.take(tenant, ask, state, id, budget, ['enrol_totp'])
@@ -78,7 +86,9 @@ export function createTotpEnrolment ({ records, pending, randomness, clock, noti
         notices: tell(tenant, ask, state, renewed ? 'totp_renewed' : 'totp_enabled')
       })
       attempts.giveBack(receipt, result === 'changed' ? 'accepted' : 'used')
-      return result === 'changed' ? { verdict: 'accepted', backupCodes: set.codes, boundToNext: nextBrowser !== undefined } : { verdict: 'gone' }
+      return result === 'changed'
+        ? { verdict: 'accepted', backupCodes: set.codes, boundToNext: nextBrowser !== undefined }
+        : { verdict: 'gone' }
     } catch (error) {
       // The code was right; what stood in the way is not the person's failure.
       attempts.giveBack(receipt, 'used')

@@ -9,7 +9,12 @@ export const SET_SIZE = 6
 
 /** Reads a code without regard to case, dashes, spaces, and O/0, I/L/1. */
 export function normaliseBackupCode (typed: string): string {
-  return typed.normalize('NFKC').toUpperCase().replace(/[\s\u200b-\u200f\u2060\ufeff-]/g, '').replace(/O/g, '0').replace(/[IL]/g, '1')
+  return typed
+    .normalize('NFKC')
+    .toUpperCase()
+    .replace(/[\s\u200b-\u200f\u2060\ufeff-]/g, '')
+    .replace(/O/g, '0')
+    .replace(/[IL]/g, '1')
 }
 
 /** 80 bits as 16 characters; shown in groups of four. */
@@ -37,7 +42,12 @@ function tagOf (keyedHash: MatchContext['keyedHash'], salt: string, code: string
 }
 
 /** What is stored of a code: `v1.<salt of the set>.<tag>.<scrypt>`. */
-export async function storedBackupCode (context: Pick<MatchContext, 'keyedHash' | 'scrypt'>, subject: string, salt: string, code: string): Promise<string> {
+export async function storedBackupCode (
+  context: Pick<MatchContext, 'keyedHash' | 'scrypt'>,
+  subject: string,
+  salt: string,
+  code: string
+): Promise<string> {
   return `v1.${salt}.${tagOf(context.keyedHash, salt, code)}.${await context.scrypt(subject, code, salt)}`
 }
 

@@ -23,7 +23,9 @@ export const email = {
   accepts: /^\d{6}$/,
   normalise: normaliseDigits,
   // With TOTP on, e-mail verification is not used; its preference stays.
-  offered: state => state.authenticators.some(own => own.factor === 'email') && !state.authenticators.some(own => own.factor === 'totp'),
+  offered: state =>
+    state.authenticators.some(own => own.factor === 'email') &&
+    !state.authenticators.some(own => own.factor === 'totp'),
   whileLocked: false,
-  match: async (code, { slot, keyedHash }) => isMailedCode(keyedHash, slot, code) ? { use: 'challenge' } : undefined
+  match: async (code, { slot, keyedHash }) => (isMailedCode(keyedHash, slot, code) ? { use: 'challenge' } : undefined)
 } as const satisfies Factor

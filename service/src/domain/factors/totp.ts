@@ -42,7 +42,13 @@ export function normaliseDigits (typed: string): string {
 export function matchingStep (key: Uint8Array, code: string, now: number, steps: number): number | undefined {
   if (!/^\d{6}$/.test(code)) return undefined
   try {
-    const result = verifySync({ secret: key, token: code, epoch: Math.floor(now / 1000), epochTolerance: steps * PERIOD, crypto })
+    const result = verifySync({
+      secret: key,
+      token: code,
+      epoch: Math.floor(now / 1000),
+      epochTolerance: steps * PERIOD,
+      crypto
+    })
     return result.valid && 'timeStep' in result ? result.timeStep : undefined
   } catch {
     return undefined
@@ -51,13 +57,13 @@ export function matchingStep (key: Uint8Array, code: string, now: number, steps:
 
 /** Seconds the other clock is ahead (positive) or behind, if the code is right within `minutes` of now. */
 export function clockOff (key: Uint8Array, code: string, now: number, minutes: number): number | undefined {
-  const step = matchingStep(key, code, now, minutes * 60 / PERIOD)
+  const step = matchingStep(key, code, now, (minutes * 60) / PERIOD)
   return step === undefined ? undefined : (step - Math.floor(now / 1000 / PERIOD)) * PERIOD
 }
 
 /** Whole seconds until the next code. */
 export function nextStepIn (now: number): number {
-  return PERIOD - Math.floor(now / 1000) % PERIOD
+  return PERIOD - (Math.floor(now / 1000) % PERIOD)
 }
 
 export const totp = {
@@ -70,7 +76,13 @@ export const totp = {
   whileLocked: false,
   match: async (code, { own, slot, now, window, unseal }) => {
     for (const authenticator of own) {
-      const key = Buffer.from(unseal(authenticator.secret, sealContext('authenticator', slot.by.tenant, slot.by.subject, 'totp', authenticator.id)), 'base64url')
+      const key = Buffer.from(
+        unseal(
+          authenticator.secret,
+          sealContext('authenticator', slot.by.tenant, slot.by.subject, 'totp', authenticator.id)
+        ),
+        'base64url'
+      )
       const step = matchingStep(key, code, now, window)
       if (step !== undefined) return { use: 'advance', authenticator: authenticator.id, to: step }
     }

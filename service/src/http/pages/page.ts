@@ -18,7 +18,8 @@ import { loadLanguages, type Words } from './words.ts'
 const HEADERS = {
   'content-type': 'text/html; charset=utf-8',
   'cache-control': 'no-store',
-  'content-security-policy': "default-src 'none'; style-src 'self'; script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+  'content-security-policy':
+    "default-src 'none'; style-src 'self'; script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
   'referrer-policy': 'same-origin',
   'cross-origin-opener-policy': 'same-origin',
   'x-content-type-options': 'nosniff',
@@ -52,21 +53,37 @@ export interface Page {
   readonly bind: (bound: boolean) => void
 }
 
-interface Asset { readonly name: string, readonly type: string, readonly body: Buffer, readonly hash: string }
+interface Asset {
+  readonly name: string
+  readonly type: string
+  readonly body: Buffer
+  readonly hash: string
+}
 
 function loadAsset (name: string, type: string): Asset {
   const body = readFileSync(new URL(`../../../browser/${name}`, import.meta.url))
   return { name, type, body, hash: createHash('sha256').update(body).digest('hex').slice(0, 12) }
 }
 
-export function createRenderer ({ sealer, clock }: { readonly sealer: Sealer, readonly clock: Clock }) {
+export function createRenderer ({ sealer, clock }: { readonly sealer: Sealer; readonly clock: Clock }) {
   const languages = loadLanguages()
-  const eta = new Eta({ views: fileURLToPath(new URL('../../../views', import.meta.url)), cache: true, autoTrim: false })
-  const assets = [loadAsset('style.css', 'text/css; charset=utf-8'), loadAsset('page.js', 'text/javascript; charset=utf-8')]
+  const eta = new Eta({
+    views: fileURLToPath(new URL('../../../views', import.meta.url)),
+    cache: true,
+    autoTrim: false
+  })
+  const assets = [
+    loadAsset('style.css', 'text/css; charset=utf-8'),
+    loadAsset('page.js', 'text/javascript; charset=utf-8')
+  ]
 
   const wordsFor = (request: FastifyRequest, locale: string | undefined): Words => {
     const chosen = request.headers['postern-lang']
-    return languages.choose(typeof chosen === 'string' ? chosen : undefined, request.headers['accept-language'], locale)
+    return languages.choose(
+      typeof chosen === 'string' ? chosen : undefined,
+      request.headers['accept-language'],
+      locale
+    )
   }
   const prefixOf = (request: FastifyRequest): string => {
     const given = request.headers['postern-prefix']
@@ -77,9 +94,17 @@ export function createRenderer ({ sealer, clock }: { readonly sealer: Sealer, re
     return accept.includes('json') && !accept.includes('text/html')
   }
 
-  const render = (request: FastifyRequest, reply: FastifyReply, words: Words, view: string, data: Readonly<Record<string, unknown>>, status: number): FastifyReply => {
+  const render = (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    words: Words,
+    view: string,
+    data: Readonly<Record<string, unknown>>,
+    status: number
+  ): FastifyReply => {
     const prefix = prefixOf(request)
-    const notes = typeof request.headers['postern-notes'] === 'string' ? request.headers['postern-notes'].split(',') : []
+    const notes =
+      typeof request.headers['postern-notes'] === 'string' ? request.headers['postern-notes'].split(',') : []
     const html = eta.render(view, {
       language: words.language,
       languages: languages.names,
@@ -126,12 +151,28 @@ export function createRenderer ({ sealer, clock }: { readonly sealer: Sealer, re
         json: wantsJson(request),
         field,
         formFits: () => csrfFits(sealer, by, clock.now(), field('csrf')),
-        show: (view, data, status = 200) => render(request, reply, words, view, {
-          csrf: csrfToken(sealer, by, clock.now()), key: randomBytes(16).toString('base64url'), ...data
-        }, status),
-        answer: body => reply.headers({ 'cache-control': 'no-store', 'content-type': 'application/json; charset=utf-8' }).send(JSON.stringify(body)),
-        see: location => reply.code(303).headers({ 'cache-control': 'no-store', 'referrer-policy': 'same-origin', location }).send(),
-        bind: bound => { if (bound) reply.header('postern-bind', 'next') }
+        show: (view, data, status = 200) =>
+          render(
+            request,
+            reply,
+            words,
+            view,
+            {
+              csrf: csrfToken(sealer, by, clock.now()),
+              key: randomBytes(16).toString('base64url'),
+              ...data
+            },
+            status
+          ),
+        answer: body =>
+          reply
+            .headers({ 'cache-control': 'no-store', 'content-type': 'application/json; charset=utf-8' })
+            .send(JSON.stringify(body)),
+        see: location =>
+          reply.code(303).headers({ 'cache-control': 'no-store', 'referrer-policy': 'same-origin', location }).send(),
+        bind: bound => {
+          if (bound) reply.header('postern-bind', 'next')
+        }
       }
     },
 
@@ -140,11 +181,29 @@ export function createRenderer ({ sealer, clock }: { readonly sealer: Sealer, re
     /** A failure as a page: what it means for the person, and a number to quote. */
     failure: (request: FastifyRequest, reply: FastifyReply, problem: Problem): FastifyReply => {
       const words = wordsFor(request, undefined)
-      const text = problem.code === 'unavailable' || problem.code === 'rate_limited' ? 'failure.busy' : problem.code === 'not_found' ? 'failure.not_found' : problem.statusCode < 500 ? 'failure.bad_request' : 'failure.text'
+      const text =
+        problem.code === 'unavailable' || problem.code === 'rate_limited'
+          ? 'failure.busy'
+          : problem.code === 'not_found'
+            ? 'failure.not_found'
+            : problem.statusCode < 500
+              ? 'failure.bad_request'
+              : 'failure.text'
       if (problem.statusCode === 503) reply.header('retry-after', String(problem.details.retry_after ?? 2))
-      return render(request, reply, words, 'message', {
-        title: words.say('failure.title'), lines: [words.say(text)], id: request.id, switchable: false, next: { href: '', label: words.say('failure.retry') }
-      }, problem.statusCode)
+      return render(
+        request,
+        reply,
+        words,
+        'message',
+        {
+          title: words.say('failure.title'),
+          lines: [words.say(text)],
+          id: request.id,
+          switchable: false,
+          next: { href: '', label: words.say('failure.retry') }
+        },
+        problem.statusCode
+      )
     }
   }
 }

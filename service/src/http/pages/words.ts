@@ -18,7 +18,7 @@ export interface Words {
 
 export interface Languages {
   /** Every language with its own name. */
-  readonly names: readonly { readonly tag: string, readonly name: string }[]
+  readonly names: readonly { readonly tag: string; readonly name: string }[]
   /** The best of what was asked for, in order: chosen on the page, the browser's list, what the console says. */
   readonly choose: (...asked: readonly (string | undefined)[]) => Words
 }
@@ -33,13 +33,18 @@ function isPlural (value: unknown): value is Plural {
 function load (tag: string): Table {
   const parsed: unknown = JSON.parse(readFileSync(new URL(`../../../locales/${tag}.json`, import.meta.url), 'utf8'))
   if (typeof parsed !== 'object' || parsed === null) throw new TypeError(`locales/${tag}.json is not an object`)
-  return new Map(Object.entries(parsed).map(([key, value]: [string, unknown]) => {
-    if (typeof value !== 'string' && !isPlural(value)) throw new TypeError(`locales/${tag}.json: ${key}`)
-    return [key, value]
-  }))
+  return new Map(
+    Object.entries(parsed).map(([key, value]: [string, unknown]) => {
+      if (typeof value !== 'string' && !isPlural(value)) throw new TypeError(`locales/${tag}.json: ${key}`)
+      return [key, value]
+    })
+  )
 }
 
-/** `zh`, `zh-Hans-SG` and `zh-CN` are read as zh-CN; traditional Chinese falls to English until it has words of its own. */
+/**
+ * `zh`, `zh-Hans-SG` and `zh-CN` are read as zh-CN; traditional Chinese falls to English until it has words of its
+ * own.
+ */
 function matching (tag: string): string | undefined {
   const lower = tag.toLowerCase()
   if (lower === 'zh' || /^zh-(cn|sg|hans)/.test(lower)) return 'zh-CN'
@@ -48,11 +53,19 @@ function matching (tag: string): string | undefined {
 
 /** Tags of an Accept-Language list, most wanted first. */
 function wanted (list: string): readonly string[] {
-  return list.slice(0, 500).split(',').map(part => {
-    const [tag = '', ...parameters] = part.trim().split(';')
-    const quality = parameters.map(one => /^\s*q=([01](?:\.\d{0,3})?)\s*$/.exec(one)?.[1]).find(one => one !== undefined)
-    return { tag, quality: quality === undefined ? 1 : Number(quality) }
-  }).filter(({ quality }) => quality > 0).sort((a, b) => b.quality - a.quality).map(({ tag }) => tag)
+  return list
+    .slice(0, 500)
+    .split(',')
+    .map(part => {
+      const [tag = '', ...parameters] = part.trim().split(';')
+      const quality = parameters
+        .map(one => /^\s*q=([01](?:\.\d{0,3})?)\s*$/.exec(one)?.[1])
+        .find(one => one !== undefined)
+      return { tag, quality: quality === undefined ? 1 : Number(quality) }
+    })
+    .filter(({ quality }) => quality > 0)
+    .sort((a, b) => b.quality - a.quality)
+    .map(({ tag }) => tag)
 }
 
 export function loadLanguages (): Languages {
@@ -65,7 +78,10 @@ export function loadLanguages (): Languages {
       const found = table.get(key)
       if (found === undefined) throw new TypeError(`no words for ${key}`)
       const { count } = values
-      const text = typeof found === 'string' ? found : found[typeof count === 'number' ? plural.select(count === 1 ? 1 : count) : 'other'] ?? found.other ?? ''
+      const text =
+        typeof found === 'string'
+          ? found
+          : (found[typeof count === 'number' ? plural.select(count === 1 ? 1 : count) : 'other'] ?? found.other ?? '')
       // Chinese has one plural form; where a language gives words for exactly one, they are used.
       const exact = typeof found !== 'string' && count === 1 && found.one !== undefined ? found.one : text
       return exact.replace(/\{(\w+)\}/g, (_: string, name: string) => String(values[name] ?? ''))
@@ -74,7 +90,10 @@ export function loadLanguages (): Languages {
       language: tag,
       say,
       has: key => table.has(key),
-      time: seconds => seconds < 60 ? say('time.seconds', { count: Math.max(1, seconds) }) : say('time.minutes', { count: Math.ceil(seconds / 60) }),
+      time: seconds =>
+        seconds < 60
+          ? say('time.seconds', { count: Math.max(1, seconds) })
+          : say('time.minutes', { count: Math.ceil(seconds / 60) }),
       date: at => date.format(at)
     }
   }
