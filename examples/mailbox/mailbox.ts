@@ -4,7 +4,7 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import type { AddressInfo } from 'node:net'
 import { simpleParser, type AddressObject } from 'mailparser'
 import { SMTPServer } from 'smtp-server'
-import { selfSigned } from './certificate.ts'
+import { selfSigned, type Certificate } from './certificate.ts'
 import { createWeb } from './web.ts'
 
 export interface Message {
@@ -27,6 +27,9 @@ export interface MailboxOptions {
   /** 0 or absent = a free one. */
   readonly smtpPort?: number
   readonly webPort?: number
+  /** Absent = a random one, which `smtp` tells. */
+  readonly password?: string
+  readonly certificate?: Certificate
   /** Mail is taken only after STARTTLS and a login (default), or from anybody. */
   readonly login?: 'required' | 'optional'
   /** Asked for each recipient; for showing what happens when a mail server says no. */
@@ -48,9 +51,8 @@ const KEPT = 500
 
 export async function startMailbox (options: MailboxOptions = {}): Promise<Mailbox> {
   const { smtpPort = 0, webPort = 0, login = 'required', refuse } = options
+  const { password = randomBytes(12).toString('hex'), certificate = selfSigned(new Date()) } = options
   const user = 'postern'
-  const password = randomBytes(12).toString('hex')
-  const certificate = selfSigned(new Date())
   const messages: Message[] = []
 
   const server = new SMTPServer({

@@ -1,0 +1,263 @@
+// The demo: the built service, the example console and a mail catcher on loopback, with keys and data in one folder.
+
+import { spawn, type ChildProcess } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
+import { join, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { selfSigned } from '../examples/mailbox/certificate.ts'
+import type { Mailbox } from '../examples/mailbox/mailbox.ts'
+import { hashPassword, type User } from '../examples/mounted-console/users.ts'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+export interface DemoOptions {
+  /** Folder of keys, database and logs. */
+  readonly data: string
+  /** Port of the console; 0 = a free one. */
+  readonly port: number
+  /** Called once if a part ends by itself. */
+  readonly onDeath: (sentence: string) => void
+}
+
+/** What data/demo.json holds, for scripts. */
+export interface DemoFacts {
+  readonly console: string
+  readonly mailbox: string
+  readonly service: string
+  readonly operations: string
+  readonly tenant: string
+  readonly tenant_key: string
+  readonly admin_key: string
+  readonly database: string
+  readonly users: readonly { readonly name: string, readonly password: string, readonly email: string | null }[]
+}
+
+export interface Demo {
+  readonly facts: DemoFacts
+  /** Users who have changed their password since. */
+  readonly changed: ReadonlySet<string>
+  readonly stop: () => Promise<void>
+}
+
+const TENANT = 'demo'
+
+const PEOPLE = [
+  { name: 'alice', password: 'garden-kettle-42', email: 'alice@console.example', displayName: 'Alice Moreau' },
+  { name: 'bob', password: 'paper-lantern-17', email: 'bob@console.example', displayName: 'Bob Okafor' },
+  { name: 'wei', password: 'bamboo-harbour-88', email: 'wei@console.example', displayName: '王伟' },
+  { name: 'dora', password: 'copper-window-63', email: null, displayName: 'Dora (no e-mail address)' }
+] as const
+
+interface Keys {
+  readonly encryption: string
+  readonly server: string
+  readonly gate: string
+  readonly admin: string
+  readonly session: string
+  readonly mail: string
+  /** Hashes of the first passwords, to tell who has changed his. */
+  readonly passwords: Readonly<Record<string, string>>
+}
+
+/** Starts everything; throws with the reason where a part does not start, after ending the others. */
+export async function startDemo ({ data, port, onDeath }: DemoOptions): Promise<Demo> {
+  const folder = resolve(data)
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  const keys = await readKeys(folder)
+  const [consolePort, servicePort, operationsPort, smtpPort, webPort] = await freePorts(port)
+  const certificate = selfSigned(new Date())
+  const origin = `http://localhost:${consolePort}`
+  const service = `http://127.0.0.1:${servicePort}`
+
+  keep(folder, 'mail-ca.pem', certificate.cert)
+  keep(folder, 'tenants.json', JSON.stringify({
+    tenants: [{
+      id: TENANT,
+      name: 'Demo Console',
+      issuer: 'Demo Console',
+      keys: [{ id: 'k1', scope: 'gate', sha256: sha256(keys.gate) }, { id: 'a1', scope: 'admin', sha256: sha256(keys.admin) }]
+    }]
+  }, null, 2))
+  keep(folder, 'console.json', JSON.stringify({
+    port: consolePort, publicOrigin: origin, sessionSecret: keys.session, users: join(folder, 'users.json'), service, tenantKey: keys.gate
+  }, null, 2))
+
+  let stopping = false
+  const died = (sentence: string): void => {
+    if (!stopping) onDeath(sentence)
+  }
+  const parts: Part[] = []
+  const part = (name: string, file: string, args: readonly string[], env: Record<string, string>): Part => {
+    const one = startPart({ name, args: [...args], env: { ...inherited(), ...env }, log: join(folder, file), died })
+    parts.push(one)
+    return one
+  }
+  const runningService = part('service', 'service.log', [join(root, 'service/dist/main.js')], {
+    POSTERN_HOST: '127.0.0.1',
+    POSTERN_PORT: String(servicePort),
+    POSTERN_OPERATIONS_PORT: String(operationsPort),
+    POSTERN_DATABASE: `sqlite:${join(folder, 'postern.db')}`,
+    POSTERN_ENCRYPTION_KEYS: keys.encryption,
+    POSTERN_SERVER_KEY: keys.server,
+    POSTERN_SMTP: `smtp://postern:${keys.mail}@127.0.0.1:${smtpPort}`,
+    POSTERN_SMTP_CA: join(folder, 'mail-ca.pem'),
+    POSTERN_MAIL_FROM: 'Demo Console <postern@console.example>',
+    POSTERN_CONFIG: join(folder, 'tenants.json')
+  })
+  const runningConsole = part('console', 'console.log',
+    ['--import', 'tsx', join(root, 'examples/mounted-console/main.ts'), join(folder, 'console.json')], {})
+
+  let mailbox: Mailbox | undefined
+  const stop = async (): Promise<void> => {
+    stopping = true
+    await Promise.all([...parts.map(one => one.stop()), mailbox?.close()])
+  }
+  try {
+    const mail = import('../examples/mailbox/mailbox.ts').then(async ({ startMailbox }) => {
+      mailbox = await startMailbox({ smtpPort, webPort, password: keys.mail, certificate })
+    })
+    await Promise.all([mail, runningService.ready, runningConsole.ready])
+  } catch (error) {
+    await stop()
+    throw error
+  }
+
+  const facts: DemoFacts = {
+    console: origin,
+    mailbox: `http://localhost:${webPort}`,
+    service,
+    operations: `http://127.0.0.1:${operationsPort}`,
+    tenant: TENANT,
+    tenant_key: keys.gate,
+    admin_key: keys.admin,
+    database: join(folder, 'postern.db'),
+    users: PEOPLE.map(({ name, password, email }) => ({ name, password, email }))
+  }
+  keep(folder, 'demo.json', JSON.stringify(facts, null, 2) + '\n')
+  const users = JSON.parse(readFileSync(join(folder, 'users.json'), 'utf8')) as User[]
+  const changed = new Set(users.filter(user => user.password !== keys.passwords[user.name]).map(user => user.name))
+  return { facts, changed, stop }
+}
+
+/** Keys are made once and kept: without them the data of an earlier start cannot be read. */
+async function readKeys (folder: string): Promise<Keys> {
+  const file = join(folder, 'keys.json')
+  if (existsSync(file)) return JSON.parse(readFileSync(file, 'utf8')) as Keys
+  if (existsSync(join(folder, 'postern.db'))) {
+    throw new Error(`${folder} has a database but no keys.json, so its secrets cannot be read. Bring the keys back, or start with an empty folder.`)
+  }
+  const hashes = await Promise.all(PEOPLE.map(({ password }) => hashPassword(password)))
+  const users = PEOPLE.map(({ name, email, displayName }, i): User => ({
+    id: `user-${1001 + i}`, name, email, password: hashes[i] ?? '', passwordVersion: 1, settings: { displayName, about: '', alerts: ['logins'] }
+  }))
+  const keys: Keys = {
+    encryption: `k1:${randomBytes(32).toString('base64')}`,
+    server: `s1:${randomBytes(32).toString('base64')}`,
+    gate: `pk_${TENANT}_k1_${randomBytes(32).toString('base64url')}`,
+    admin: `pk_${TENANT}_a1_${randomBytes(32).toString('base64url')}`,
+    session: randomBytes(32).toString('base64url'),
+    mail: randomBytes(12).toString('hex'),
+    passwords: Object.fromEntries(users.map(user => [user.name, user.password]))
+  }
+  keep(folder, 'users.json', JSON.stringify(users, null, 2))
+  keep(folder, 'keys.json', JSON.stringify(keys, null, 2))
+  return keys
+}
+
+function keep (folder: string, name: string, text: string): void {
+  writeFileSync(join(folder, name), text, { mode: 0o600 })
+}
+
+function sha256 (text: string): string {
+  return createHash('sha256').update(text).digest('hex')
+}
+
+/** This process's environment without settings of a service that somebody runs from the same shell. */
+function inherited (): Record<string, string | undefined> {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('POSTERN_')))
+}
+
+type Ports = readonly [number, number, number, number, number]
+
+/** All are held at once, so that no two are the same. */
+async function freePorts (consolePort: number): Promise<Ports> {
+  const servers = await Promise.all([consolePort, 0, 0, 0, 0].map(async port => {
+    const server = createServer()
+    server.listen(port, '127.0.0.1')
+    try {
+      await once(server, 'listening')
+    } catch {
+      throw new Error(`Port ${port} is in use. Choose another: npm start -- --port <number>`)
+    }
+    return server
+  }))
+  const ports = servers.map(server => (server.address() as AddressInfo).port)
+  await Promise.all(servers.map(server => new Promise(resolve => { server.close(resolve) })))
+  return ports as unknown as Ports
+}
+
+interface Part {
+  /** Resolves when it listens. */
+  readonly ready: Promise<void>
+  readonly stop: () => Promise<void>
+}
+
+interface PartOptions {
+  readonly name: string
+  readonly args: readonly string[]
+  readonly env: Record<string, string | undefined>
+  readonly log: string
+  readonly died: (sentence: string) => void
+}
+
+const READY_MS = 30_000
+const STOP_MS = 8_000
+
+/** A child process whose log line `ready` says that it listens. Its output goes to a file. */
+function startPart ({ name, args, env, log, died }: PartOptions): Part {
+  const file = createWriteStream(log, { flags: 'a', mode: 0o600 })
+  const child: ChildProcess = spawn(process.execPath, [...args], { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const said: string[] = []
+  const exit = new Promise<string>(resolve => {
+    child.once('error', error => { resolve(error.message) })
+    child.once('exit', (code, signal) => { resolve(signal ?? `exit code ${code}`) })
+  })
+  const ready = new Promise<void>((resolve, reject) => {
+    const late = setTimeout(() => { reject(new Error(`The ${name} did not start in ${READY_MS / 1000} seconds; see ${log}`)) }, READY_MS)
+    for (const stream of [child.stdout, child.stderr]) {
+      if (stream === null) continue
+      createInterface({ input: stream }).on('line', line => {
+        file.write(line + '\n')
+        said.push(line)
+        if (said.length > 20) said.shift()
+        if (line.startsWith('{') && line.includes('"msg":"ready"')) {
+          clearTimeout(late)
+          resolve()
+        }
+      })
+    }
+    exit.then(how => {
+      clearTimeout(late)
+      const sentence = `The ${name} ended (${how}); its log is ${log}. It said last:\n${said.map(line => `  ${line}`).join('\n')}`
+      reject(new Error(sentence))
+      died(sentence)
+      file.end()
+    }, reject)
+  })
+  ready.catch(() => {})
+  return {
+    ready,
+    stop: async () => {
+      if (child.exitCode !== null || child.signalCode !== null) return
+      // SIGINT and not SIGTERM: nobody routes traffic here, so there is nothing to drain.
+      child.kill('SIGINT')
+      const force = setTimeout(() => { child.kill('SIGKILL') }, STOP_MS)
+      await exit
+      clearTimeout(force)
+    }
+  }
+}
