@@ -1,4 +1,5 @@
-// `npm test`: finds or installs what the tests need, builds, runs them, and says plainly what passed, failed and was skipped.
+// `npm test`: finds or installs what the tests need, builds, runs them, and says plainly what passed, failed and was
+// skipped.
 
 import { spawn, spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
@@ -16,7 +17,8 @@ function run (command: string, args: readonly string[]): boolean {
   return spawnSync(command, args, { stdio: ['ignore', 'ignore', 'inherit'] }).status === 0
 }
 
-const has = (command: string, ...args: readonly string[]): boolean => spawnSync(command, args, { stdio: 'ignore' }).status === 0
+const has = (command: string, ...args: readonly string[]): boolean =>
+  spawnSync(command, args, { stdio: 'ignore' }).status === 0
 
 /** Installs packages where this user may without being asked anything. */
 function install (names: readonly ToolName[]): void {
@@ -62,16 +64,26 @@ interface Result {
 
 /** Runs tap and counts each assertion; a failure is printed where it happens, with what was expected. */
 async function runTap (args: readonly string[], env: NodeJS.ProcessEnv): Promise<Tally & { readonly code: number }> {
-  const tap = createRequire(import.meta.url).resolve('tap/package.json').replace('package.json', 'dist/esm/run.mjs')
-  const child = spawn(process.execPath, [tap, 'run', '--reporter=tap', '--disable-coverage', '--allow-incomplete-coverage', ...args], {
-    cwd: root, env, stdio: ['ignore', 'pipe', 'inherit']
-  })
+  const tap = createRequire(import.meta.url)
+    .resolve('tap/package.json')
+    .replace('package.json', 'dist/esm/run.mjs')
+  const child = spawn(
+    process.execPath,
+    [tap, 'run', '--reporter=tap', '--disable-coverage', '--allow-incomplete-coverage', ...args],
+    {
+      cwd: root,
+      env,
+      stdio: ['ignore', 'pipe', 'inherit']
+    }
+  )
   const tally: Tally = { passed: 0, failed: 0, skipped: [] }
   const parser = new Parser()
   const named = ({ fullname, name }: Result): string => `${fullname} > ${name}`
   parser.on('result', (result: Result) => {
     if (result.skip !== false || result.todo !== false) {
-      tally.skipped.push(`${named(result)}: ${String(result.skip === false ? `todo ${String(result.todo)}` : result.skip)}`)
+      tally.skipped.push(
+        `${named(result)}: ${String(result.skip === false ? `todo ${String(result.todo)}` : result.skip)}`
+      )
     } else if (result.ok) {
       tally.passed += 1
     } else {
@@ -79,16 +91,24 @@ async function runTap (args: readonly string[], env: NodeJS.ProcessEnv): Promise
       process.stdout.write(`\nnot ok: ${named(result)}\n${JSON.stringify(result.diag, null, 2)}\n\n`)
     }
   })
-  parser.on('bailout', (reason: string) => { process.stdout.write(`Bail out: ${reason}\n`) })
+  parser.on('bailout', (reason: string) => {
+    process.stdout.write(`Bail out: ${reason}\n`)
+  })
   parser.on('assert', (file: Result & { readonly time?: number }) => {
-    process.stdout.write(`${file.ok ? 'ok    ' : 'not ok'} ${file.name}${file.time === undefined ? '' : ` (${(file.time / 1000).toFixed(1)} s)`}\n`)
+    process.stdout.write(
+      `${file.ok ? 'ok    ' : 'not ok'} ${file.name}${file.time === undefined ? '' : ` (${(file.time / 1000).toFixed(1)} s)`}\n`
+    )
   })
   child.stdout.pipe(parser)
   const exit = new Promise<number>((resolve, reject) => {
     child.on('error', reject)
-    child.on('close', code => { resolve(code ?? 1) })
+    child.on('close', code => {
+      resolve(code ?? 1)
+    })
   })
-  await new Promise(resolve => { parser.on('complete', resolve) })
+  await new Promise(resolve => {
+    parser.on('complete', resolve)
+  })
   return { ...tally, code: await exit }
 }
 
@@ -110,7 +130,7 @@ export async function test (args: readonly string[], env: NodeJS.ProcessEnv = pr
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { positionals } = parseArgs({ allowPositionals: true })
   try {
-    if (!await test(positionals)) process.exitCode = 1
+    if (!(await test(positionals))) process.exitCode = 1
   } catch (error) {
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
     process.exitCode = 1

@@ -7,11 +7,11 @@ import type { Client } from './client.ts'
 import type { Answer, By, Clock, Who } from './model.ts'
 
 export type Standing =
-  | { readonly standing: 'passed', readonly answer: Remembered, readonly grace: boolean }
+  | { readonly standing: 'passed'; readonly answer: Remembered; readonly grace: boolean }
   | { readonly standing: 'enrolment_required' | 'verification_required' }
   /** The service answered, but not the question (key refused, unexpected). */
-  | { readonly standing: 'unclear', readonly code: string }
-  | { readonly standing: 'away', readonly retryAfter: number }
+  | { readonly standing: 'unclear'; readonly code: string }
+  | { readonly standing: 'away'; readonly retryAfter: number }
 
 export interface Assurances {
   /** Hot path: no I/O. `undefined` says nothing. */
@@ -37,10 +37,22 @@ interface Question {
   outdated: boolean
 }
 
-export function createAssurances ({ client, now, size, graceMs }: { readonly client: Client, readonly now: Clock, readonly size: number, readonly graceMs: number }): Assurances {
+export function createAssurances ({
+  client,
+  now,
+  size,
+  graceMs
+}: {
+  readonly client: Client
+  readonly now: Clock
+  readonly size: number
+  readonly graceMs: number
+}): Assurances {
   const questions = new Map<string, Question>()
   const listeners: (() => void)[] = []
-  const tell = (): void => { for (const listener of listeners) listener() }
+  const tell = (): void => {
+    for (const listener of listeners) listener()
+  }
 
   const changes = createChanges({
     client,
@@ -66,7 +78,9 @@ export function createAssurances ({ client, now, size, graceMs }: { readonly cli
     const asked = await client.question(by(who), who.identity.exempt)
     if (asked.outcome === 'away') {
       const last = graceMs > 0 && self()?.outdated === false ? cache.lastConfirmed(who.key, graceMs) : undefined
-      return last === undefined ? { standing: 'away', retryAfter: asked.retryAfter } : { standing: 'passed', answer: last, grace: true }
+      return last === undefined
+        ? { standing: 'away', retryAfter: asked.retryAfter }
+        : { standing: 'passed', answer: last, grace: true }
     }
     if (asked.outcome === 'problem') {
       cache.drop(answer => answer.kind === who.identity.kind && answer.session === who.identity.session)
@@ -103,7 +117,7 @@ export function createAssurances ({ client, now, size, graceMs }: { readonly cli
       const asking: Question = {
         who,
         outdated: false,
-        standing: question(who, () => questions.get(who.key) === asking ? asking : undefined).finally(() => {
+        standing: question(who, () => (questions.get(who.key) === asking ? asking : undefined)).finally(() => {
           if (questions.get(who.key) === asking) questions.delete(who.key)
         })
       }
@@ -124,6 +138,8 @@ export function createAssurances ({ client, now, size, graceMs }: { readonly cli
     stop: changes.stop,
     live: changes.live,
     size: cache.size,
-    onEnded: listener => { listeners.push(listener) }
+    onEnded: listener => {
+      listeners.push(listener)
+    }
   }
 }

@@ -9,10 +9,18 @@ const LONGEST = 180 * 86_400
 
 /** How the service names a session: neither raw ids nor linkable hashes leave the console. */
 export function sessionName (kind: string, session: string): string {
-  return createHash('sha256').update('postern-session\0').update(kind).update('\0').update(session).digest('base64url')
+  return createHash('sha256')
+    .update('postern-session\0')
+    .update(kind)
+    .update('\0')
+    .update(session)
+    .digest('base64url')
 }
 
-/** How the service names a browser; a client without the cookie is `none`. A value we never made names a browser that never passed. */
+/**
+ * How the service names a browser; a client without the cookie is `none`. A value we never made names a browser that
+ * never passed.
+ */
 export function browserName (value: string): string {
   return value === '' ? 'none' : createHash('sha256').update('postern-browser\0').update(value).digest('base64url')
 }
@@ -25,7 +33,9 @@ export interface Binding {
   readonly cookie: (value: string) => string
 }
 
-/** Without `__Host-` and `Secure` where the console is reached over plain HTTP, which browsers allow on loopback only. */
+/**
+ * Without `__Host-` and `Secure` where the console is reached over plain HTTP, which browsers allow on loopback only.
+ */
 export function createBinding (tenant: string, insecure: boolean): Binding {
   const suffix = createHash('sha256').update(tenant).digest('hex').slice(0, 8)
   const name = `${insecure ? '' : '__Host-'}postern-${suffix}`

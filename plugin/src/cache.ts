@@ -20,9 +20,9 @@ export interface Remembered {
 
 /** A change as the stream tells it, or as this gate made it itself (`number` Infinity). */
 export type Ended =
-  | { readonly kind: 'session', readonly number: number, readonly sessionRef: string }
-  | { readonly kind: 'subject', readonly number: number, readonly subject: string }
-  | { readonly kind: 'tenant', readonly number: number }
+  | { readonly kind: 'session'; readonly number: number; readonly sessionRef: string }
+  | { readonly kind: 'subject'; readonly number: number; readonly subject: string }
+  | { readonly kind: 'tenant'; readonly number: number }
 
 export interface Cache {
   /** An answer young enough to pass on: 5 s, or 60 s while the stream of changes is live. */
@@ -38,7 +38,15 @@ export interface Cache {
 const ALONE = 5_000
 const WITH_STREAM = 60_000
 
-export function createCache ({ now, size, live }: { readonly now: Clock, readonly size: number, readonly live: () => boolean }): Cache {
+export function createCache ({
+  now,
+  size,
+  live
+}: {
+  readonly now: Clock
+  readonly size: number
+  readonly live: () => boolean
+}): Cache {
   const answers = new Map<string, Remembered>()
 
   return {
@@ -67,7 +75,9 @@ export function createCache ({ now, size, live }: { readonly now: Clock, readonl
     drop: matches => {
       for (const [key, answer] of answers) if (matches(answer)) answers.delete(key)
     },
-    clear: () => { answers.clear() },
+    clear: () => {
+      answers.clear()
+    },
     size: () => answers.size
   }
 }
@@ -76,15 +86,23 @@ export function createCache ({ now, size, live }: { readonly now: Clock, readonl
 export function ends (change: Ended, answer: Pick<Remembered, 'sessionRef' | 'subject' | 'change'>): boolean {
   if (change.number <= answer.change) return false
   switch (change.kind) {
-    case 'session': return change.sessionRef === answer.sessionRef
-    case 'subject': return change.subject === answer.subject
-    case 'tenant': return true
-    default: return change satisfies never
+    case 'session':
+      return change.sessionRef === answer.sessionRef
+    case 'subject':
+      return change.subject === answer.subject
+    case 'tenant':
+      return true
+    default:
+      return change satisfies never
   }
 }
 
 /** An answer as it is remembered; `undefined` for one that refuses. */
-export function remembered (answer: Answer, who: { readonly kind: string, readonly session: string, readonly subject: string }, askedAt: number): Remembered | undefined {
+export function remembered (
+  answer: Answer,
+  who: { readonly kind: string; readonly session: string; readonly subject: string },
+  askedAt: number
+): Remembered | undefined {
   if (answer.status !== 'verified' && answer.status !== 'not_required') return undefined
   return {
     status: answer.status,

@@ -18,7 +18,13 @@ export interface Answering {
   readonly page: (reply: FastifyReply, status: number, page: OwnPage) => void
   readonly seen: (request: FastifyRequest, passage?: Passage) => Seen
   /** Opens (or continues) the login verification in a browser that is bound by the answer. */
-  readonly toVerification: (passage: Passage, who: Who, path: string, reply: FastifyReply, verified?: 'return') => Promise<void>
+  readonly toVerification: (
+    passage: Passage,
+    who: Who,
+    path: string,
+    reply: FastifyReply,
+    verified?: 'return'
+  ) => Promise<void>
 }
 
 export interface AnsweringParts {
@@ -45,24 +51,47 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
   const { prefix, publicOrigin } = settings
 
   function seen (request: FastifyRequest, passage?: Passage): Seen {
-    return { locale: passage?.who?.identity.locale, acceptLanguage: request.headers['accept-language'], requestId: String(request.id) }
+    return {
+      locale: passage?.who?.identity.locale,
+      acceptLanguage: request.headers['accept-language'],
+      requestId: String(request.id)
+    }
   }
 
   function common (reply: FastifyReply): FastifyReply {
-    return reply.header('cache-control', 'no-store').header('referrer-policy', 'same-origin').header('x-content-type-options', 'nosniff')
+    return reply
+      .header('cache-control', 'no-store')
+      .header('referrer-policy', 'same-origin')
+      .header('x-content-type-options', 'nosniff')
   }
 
   function page (reply: FastifyReply, status: number, { html, charset }: OwnPage): void {
-    void common(reply).code(status).headers({
-      'content-type': `text/html; charset=${charset}`,
-      'content-security-policy': CONTENT_SECURITY_POLICY,
-      'cross-origin-opener-policy': 'same-origin',
-      'x-frame-options': 'DENY'
-    }).send(html)
+    void common(reply)
+      .code(status)
+      .headers({
+        'content-type': `text/html; charset=${charset}`,
+        'content-security-policy': CONTENT_SECURITY_POLICY,
+        'cross-origin-opener-policy': 'same-origin',
+        'x-frame-options': 'DENY'
+      })
+      .send(html)
   }
 
-  function problem (request: FastifyRequest, reply: FastifyReply, status: number, code: string, members: Readonly<Record<string, unknown>> = {}): void {
-    const document = { type: `urn:postern:problem:${code}`, title: TITLES[code] ?? TITLES['unavailable'], status, code, request_id: String(request.id), ...members }
+  function problem (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    status: number,
+    code: string,
+    members: Readonly<Record<string, unknown>> = {}
+  ): void {
+    const document = {
+      type: `urn:postern:problem:${code}`,
+      title: TITLES[code] ?? TITLES['unavailable'],
+      status,
+      code,
+      request_id: String(request.id),
+      ...members
+    }
     void common(reply).code(status).header('content-type', 'application/problem+json').send(JSON.stringify(document))
   }
 
@@ -77,13 +106,24 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
     return { ...who, binding: value }
   }
 
-  async function toVerification ({ request }: Passage, who: Who, path: string, reply: FastifyReply, verified?: 'return'): Promise<void> {
+  async function toVerification (
+    { request }: Passage,
+    who: Who,
+    path: string,
+    reply: FastifyReply,
+    verified?: 'return'
+  ): Promise<void> {
     const value = binding.wellFormed(who.binding) ? who.binding : binding.fresh()
-    const opened = await client.open({ by: { ...assurances.by(who), browser: browserName(value) }, purpose: 'login', about: about(request, who), returnPath: path })
+    const opened = await client.open({
+      by: { ...assurances.by(who), browser: browserName(value) },
+      purpose: 'login',
+      about: about(request, who),
+      returnPath: path
+    })
     if (opened.outcome === 'problem' && opened.problem.code === 'enrolment_required') return toEnrolment(who, reply)
-    if (verified === 'return' && opened.outcome === 'answer' && opened.answer.status !== 'open') return redirect(reply, path)
+    if (verified === 'return' && opened.outcome === 'answer' && opened.answer.status !== 'open') { return redirect(reply, path) }
     // Verified in another tab a moment ago: nothing to answer, and the next question says so.
-    if (opened.outcome !== 'answer' || opened.answer.status !== 'open') return page(retryAfter(reply, 1), 503, pages.away(seen(request), 1))
+    if (opened.outcome !== 'answer' || opened.answer.status !== 'open') { return page(retryAfter(reply, 1), 503, pages.away(seen(request), 1)) }
     void reply.header('set-cookie', binding.cookie(value))
     redirect(reply, `${prefix}/verify/${opened.answer.challenge.id}`)
   }
@@ -100,12 +140,25 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
   function stepUp (passage: Passage, denial: Extract<Denial, { denial: 'step_up' }>, reply: FastifyReply): void {
     const { request, target, who, form } = passage
     const { challenge, maxAge, action, rejected } = denial
-    void reply.header('www-authenticate', `Bearer error="insufficient_user_authentication", error_description="A fresh verification is needed", max_age=${maxAge}`)
+    void reply.header(
+      'www-authenticate',
+      `Bearer error="insufficient_user_authentication", error_description="A fresh verification is needed", max_age=${maxAge}`
+    )
     if (isDocument(request) && who !== undefined) {
       if (maxAge === 0) {
-        return page(reply, 401, pages.code(seen(request, passage), {
-          challenge, action, rejected, target: `${prefix}/own/pass`, fields: [{ name: 'target', value: returnPath(target) }], charset: 'utf-8', carried: false
-        }))
+        return page(
+          reply,
+          401,
+          pages.code(seen(request, passage), {
+            challenge,
+            action,
+            rejected,
+            target: `${prefix}/own/pass`,
+            fields: [{ name: 'target', value: returnPath(target) }],
+            charset: 'utf-8',
+            carried: false
+          })
+        )
       }
       if (binding.wellFormed(who.binding)) void reply.header('set-cookie', binding.cookie(who.binding))
       void reply.removeHeader('www-authenticate')
@@ -114,7 +167,11 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
     if (isNavigation(request)) {
       const reading = form !== undefined && sameOrigin(request, publicOrigin) ? readForm(form) : undefined
       if (reading === undefined || 'unfit' in reading) return page(reply, 401, pages.first(seen(request, passage)))
-      return page(reply, 401, pages.code(seen(request, passage), { challenge, action, rejected, target, ...reading, carried: true }))
+      return page(
+        reply,
+        401,
+        pages.code(seen(request, passage), { challenge, action, rejected, target, ...reading, carried: true })
+      )
     }
     problem(request, reply, settings.deniedStatus, rejected?.code ?? 'step_up_required', {
       title: rejected === undefined ? TITLES['step_up_required'] : 'The code was not accepted',
@@ -139,21 +196,34 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
       const people = isNavigation(request)
       switch (denial.denial) {
         case 'refused':
-          if (people) return page(reply, denial.status, denial.status === 413 ? pages.first(seen(request, passage)) : pages.refused(seen(request, passage)))
+          if (people) {
+            return page(
+              reply,
+              denial.status,
+              denial.status === 413 ? pages.first(seen(request, passage)) : pages.refused(seen(request, passage))
+            )
+          }
           return problem(request, reply, denial.status, denial.code, { detail: denial.detail })
         case 'login':
-          if (isDocument(request) && who !== undefined) return await toVerification(passage, who, returnPath(target), reply)
+          if (isDocument(request) && who !== undefined) {
+            return await toVerification(passage, who, returnPath(target), reply)
+          }
           if (people) return page(reply, settings.deniedStatus, pages.first(seen(request, passage)))
           return problem(request, reply, settings.deniedStatus, 'login_required', { verify_url: `${prefix}/verify` })
         case 'enrol':
           if (isDocument(request) && who !== undefined) return toEnrolment(who, reply)
           return problem(request, reply, 403, 'enrolment_required', { verify_url: `${prefix}/enrol` })
-        case 'step_up': return stepUp(passage, denial, reply)
+        case 'step_up':
+          return stepUp(passage, denial, reply)
         case 'unavailable':
           retryAfter(reply, denial.retryAfter)
           if (people) return page(reply, 503, pages.away(seen(request, passage), denial.retryAfter))
-          return problem(request, reply, 503, 'unavailable', { retry_after: denial.retryAfter, ...(denial.code === 'unavailable' ? {} : { detail: denial.code }) })
-        default: return denial satisfies never
+          return problem(request, reply, 503, 'unavailable', {
+            retry_after: denial.retryAfter,
+            ...(denial.code === 'unavailable' ? {} : { detail: denial.code })
+          })
+        default:
+          return denial satisfies never
       }
     }
   }

@@ -100,7 +100,8 @@ export function createChanges ({ client, now, onChange, onGap, onState = () => {
 
   async function run (): Promise<void> {
     let failures = 0
-    while (!stopped) {
+    for (;;) {
+      if (stopped) return
       const abort = new AbortController()
       current = abort
       // A stream that says nothing is a dead socket: half-open connections never end by themselves.
@@ -120,11 +121,11 @@ export function createChanges ({ client, now, onChange, onGap, onState = () => {
       clearTimeout(watch)
       abort.abort()
       onState(false)
-      if (stopped) return
       failures++
       const pause = Math.min(5_000, 100 * 2 ** Math.min(failures, 6)) * (0.5 + randomInt(500) / 1000)
       await new Promise<void>(resolve => {
         wake = resolve
+        if (stopped) return resolve()
         setTimeout(resolve, pause).unref()
       })
     }

@@ -1,6 +1,16 @@
 // The service's HTTP interface, as narrow as a gate needs it: deadlines, bounded concurrency, answers checked by hand.
 
-import type { About, Answer, Asked, By, LoginStatus, Opened, OpenChallenge, ServiceProblem, TotpStatus } from './model.ts'
+import type {
+  About,
+  Answer,
+  Asked,
+  By,
+  LoginStatus,
+  Opened,
+  OpenChallenge,
+  ServiceProblem,
+  TotpStatus
+} from './model.ts'
 
 export interface Client {
   readonly question: (by: By, exempt: string | undefined) => Promise<Asked<Answer>>
@@ -51,7 +61,7 @@ const QUEUE = 256
 const PAUSE = 500
 const PAGE_LIMIT = 2_000_000
 
-type Reply = { readonly status: number, readonly body: unknown }
+type Reply = { readonly status: number; readonly body: unknown }
 
 export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call = fetch }: ClientOptions): Client {
   const authorization = `Bearer ${tenantKey}`
@@ -80,7 +90,13 @@ export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call 
     }
   }
 
-  async function json<T> (method: string, path: string, headers: Record<string, string>, body: unknown, read: (reply: Reply) => T | undefined): Promise<Asked<T>> {
+  async function json<T> (
+    method: string,
+    path: string,
+    headers: Record<string, string>,
+    body: unknown,
+    read: (reply: Reply) => T | undefined
+  ): Promise<Asked<T>> {
     return await bounded(async () => {
       let reply: Reply
       try {
@@ -88,7 +104,12 @@ export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call 
           method,
           redirect: 'manual',
           signal: AbortSignal.timeout(timeoutMs),
-          headers: { authorization, accept: 'application/json', ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...headers },
+          headers: {
+            authorization,
+            accept: 'application/json',
+            ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+            ...headers
+          },
           ...(body === undefined ? {} : { body: JSON.stringify(body) })
         })
         if (gone(response.status)) {
@@ -107,52 +128,79 @@ export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call 
   }
 
   return {
-    question: async (by, exempt) => await json('GET', `/v1/assurances/${by.session}`, {
-      'postern-subject': base64url(by.subject),
-      'postern-browser': by.browser,
-      ...(exempt === undefined ? {} : { 'postern-exempt': exempt })
-    }, undefined, reply => reply.status === 200 ? answerOf(reply.body) : undefined),
+    question: async (by, exempt) =>
+      await json(
+        'GET',
+        `/v1/assurances/${by.session}`,
+        {
+          'postern-subject': base64url(by.subject),
+          'postern-browser': by.browser,
+          ...(exempt === undefined ? {} : { 'postern-exempt': exempt })
+        },
+        undefined,
+        reply => (reply.status === 200 ? answerOf(reply.body) : undefined)
+      ),
 
-    open: async ({ by, purpose, about, returnPath, code, record }) => await json('POST', '/v1/challenges', {}, {
-      by,
-      purpose,
-      about,
-      ...(returnPath === undefined ? {} : { return_path: returnPath }),
-      ...(code === undefined ? {} : { code }),
-      ...(record === undefined ? {} : { record })
-    }, reply => openedOf(reply.body)),
+    open: async ({ by, purpose, about, returnPath, code, record }) =>
+      await json(
+        'POST',
+        '/v1/challenges',
+        {},
+        {
+          by,
+          purpose,
+          about,
+          ...(returnPath === undefined ? {} : { return_path: returnPath }),
+          ...(code === undefined ? {} : { code }),
+          ...(record === undefined ? {} : { record })
+        },
+        reply => openedOf(reply.body)
+      ),
 
     move: async (session, to) => await json('POST', `/v1/assurances/${session}/move`, {}, { to }, () => null),
     end: async session => await json('DELETE', `/v1/assurances/${session}`, {}, undefined, () => null),
-    credentialsChanged: async (subject, keep) => await json('POST', `/v1/subjects/${base64url(subject)}/credentials-changed`, {}, keep === undefined ? {} : { keep }, () => null),
+    credentialsChanged: async (subject, keep) =>
+      await json(
+        'POST',
+        `/v1/subjects/${base64url(subject)}/credentials-changed`,
+        {},
+        keep === undefined ? {} : { keep },
+        () => null
+      ),
 
-    page: async ({ method, rest, headers, body }) => await bounded(async () => {
-      try {
-        const response = await call(`${service}/pages/${rest}`, {
-          method,
-          redirect: 'manual',
-          signal: AbortSignal.timeout(timeoutMs * 4),
-          headers: { ...headers, authorization },
-          ...(body === undefined ? {} : { body: new Uint8Array(body) })
-        })
-        // A 503 that is a page of the service's own says more than ours; one without is a proxy's.
-        if (gone(response.status) && !(response.headers.get('content-type') ?? '').startsWith('text/html')) {
-          await response.body?.cancel()
-          return away(response.headers.get('retry-after'))
+    page: async ({ method, rest, headers, body }) =>
+      await bounded(async () => {
+        try {
+          const response = await call(`${service}/pages/${rest}`, {
+            method,
+            redirect: 'manual',
+            signal: AbortSignal.timeout(timeoutMs * 4),
+            headers: { ...headers, authorization },
+            ...(body === undefined ? {} : { body: new Uint8Array(body) })
+          })
+          // A 503 that is a page of the service's own says more than ours; one without is a proxy's.
+          if (gone(response.status) && !(response.headers.get('content-type') ?? '').startsWith('text/html')) {
+            await response.body?.cancel()
+            return away(response.headers.get('retry-after'))
+          }
+          const bytes = Buffer.from(await response.arrayBuffer())
+          if (bytes.length > PAGE_LIMIT) return away()
+          return { outcome: 'answer', answer: { status: response.status, headers: response.headers, body: bytes } }
+        } catch {
+          return away()
         }
-        const bytes = Buffer.from(await response.arrayBuffer())
-        if (bytes.length > PAGE_LIMIT) return away()
-        return { outcome: 'answer', answer: { status: response.status, headers: response.headers, body: bytes } }
-      } catch {
-        return away()
-      }
-    }),
+      }),
 
-    changes: async (after, signal) => await call(`${service}/v1/changes`, {
-      redirect: 'manual',
-      signal,
-      headers: { authorization, accept: 'text/event-stream', ...(after === undefined ? {} : { 'last-event-id': String(after) }) }
-    })
+    changes: async (after, signal) =>
+      await call(`${service}/v1/changes`, {
+        redirect: 'manual',
+        signal,
+        headers: {
+          authorization,
+          accept: 'text/event-stream',
+          ...(after === undefined ? {} : { 'last-event-id': String(after) })
+        }
+      })
   }
 }
 
@@ -160,7 +208,7 @@ export function base64url (text: string): string {
   return Buffer.from(text).toString('base64url')
 }
 
-function away (retryAfter?: string | null): { readonly outcome: 'away', readonly retryAfter: number } {
+function away (retryAfter?: string | null): { readonly outcome: 'away'; readonly retryAfter: number } {
   const seconds = Number(retryAfter ?? '')
   return { outcome: 'away', retryAfter: Number.isInteger(seconds) && seconds > 0 && seconds <= 600 ? seconds : 5 }
 }
@@ -179,7 +227,9 @@ function parsed (text: string): unknown {
 
 // The one narrowing of this boundary: whatever came over the wire, as something whose members may be looked at.
 function members (value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? value as Readonly<Record<string, unknown>> : {}
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Readonly<Record<string, unknown>>)
+    : {}
 }
 
 function text (value: unknown): string | undefined {
@@ -236,5 +286,11 @@ function challengeOf (body: unknown): OpenChallenge | undefined {
 
 function problemOf ({ status, body }: Reply): ServiceProblem {
   const { code, attempts_left: attemptsLeft, retry_after: retryAfter, next_in: nextIn } = members(body)
-  return { code: text(code) ?? 'unexpected', status, attemptsLeft: count(attemptsLeft), retryAfter: count(retryAfter), nextIn: count(nextIn) }
+  return {
+    code: text(code) ?? 'unexpected',
+    status,
+    attemptsLeft: count(attemptsLeft),
+    retryAfter: count(retryAfter),
+    nextIn: count(nextIn)
+  }
 }

@@ -26,7 +26,11 @@ export function folded (name: string): string {
 }
 
 /** Reads requests by the names given. The cookie header's reading is remembered, as browsers repeat it. */
-export function createCredentials (names: CredentialNames, bindingName: string, remembered = 2000): (rawHeaders: readonly string[], query: string) => Presented {
+export function createCredentials (
+  names: CredentialNames,
+  bindingName: string,
+  remembered = 2000
+): (rawHeaders: readonly string[], query: string) => Presented {
   const cookieNames = new Set([...names.cookies, bindingName])
   const foldedCookies = new Map([...cookieNames].map(name => [name.toLowerCase(), name]))
   const headerNames = new Set([AUTHORIZATION, ...names.headers.map(folded)])
@@ -56,7 +60,7 @@ export function createCredentials (names: CredentialNames, bindingName: string, 
         if (cookie !== undefined) return { refused: 'more than one Cookie header' }
         cookie = rawHeaders[i + 1] ?? ''
       } else if (headerNames.has(length > 40 ? '' : folded(name))) {
-        if (name.includes('_') && !names.headers.includes(name)) return { refused: 'a credential header spelled with an underscore' }
+        if (name.includes('_') && !names.headers.includes(name)) { return { refused: 'a credential header spelled with an underscore' } }
         headers++
       }
     }
@@ -67,17 +71,20 @@ export function createCredentials (names: CredentialNames, bindingName: string, 
     if ('refused' in reading) return reading
     const ways = headers + inQuery + (reading.session ? 1 : 0)
     if (ways > 1) return { refused: 'more than one credential' }
-    return ways === 0 ? (reading.plain) : { binding: reading.binding, any: true, header: headers + inQuery > 0 }
+    return ways === 0 ? reading.plain : { binding: reading.binding, any: true, header: headers + inQuery > 0 }
   }
 }
 
 type CookieReading =
-  | { readonly session: boolean, readonly binding: string, readonly plain: Presented }
-  | { readonly refused: string }
+  { readonly session: boolean; readonly binding: string; readonly plain: Presented } | { readonly refused: string }
 
 const NO_COOKIE: CookieReading = { session: false, binding: '', plain: { binding: '', any: false, header: false } }
 
-function createCookieReader (names: ReadonlySet<string>, byFolded: ReadonlyMap<string, string>, bindingName: string): (header: string) => CookieReading {
+function createCookieReader (
+  names: ReadonlySet<string>,
+  byFolded: ReadonlyMap<string, string>,
+  bindingName: string
+): (header: string) => CookieReading {
   return function read (header) {
     // Node lets bytes above ASCII and tabs through; parsers differ on what they make of control characters.
     if (/[\x00-\x08\x0a-\x1f\x7f]/.test(header)) return { refused: 'a Cookie header that cannot be parsed' }
@@ -90,10 +97,16 @@ function createCookieReader (names: ReadonlySet<string>, byFolded: ReadonlyMap<s
       if (found.has(name)) return { refused: `the cookie ${name} twice` }
       found.set(name, pair.slice(equals + 1).replace(/^[ \t]+|[ \t]+$/g, ''))
     }
-    // A lenient parser splits at commas too, trims, unquotes, decodes and folds names: it must find no more than we did.
-    if (countLenient(header, byFolded) !== found.size) return { refused: 'a Cookie header that servers read differently' }
+    // A lenient parser splits at commas too, trims, unquotes, decodes and folds names: it must find no more than we
+    // did.
+    if (countLenient(header, byFolded) !== found.size) { return { refused: 'a Cookie header that servers read differently' } }
     for (const [name, value] of found) {
-      if (!/^(?:"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*"|[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*)$/.test(value) || /%(?![0-9a-f]{2})/i.test(value)) {
+      if (
+        !/^(?:"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*"|[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*)$/.test(
+          value
+        ) ||
+        /%(?![0-9a-f]{2})/i.test(value)
+      ) {
         return { refused: `the cookie ${name} with a value that cannot be parsed` }
       }
     }
@@ -107,7 +120,9 @@ function countLenient (header: string, byFolded: ReadonlyMap<string, string>): n
   let count = 0
   for (const piece of header.split(/[;,]/)) {
     const equals = piece.indexOf('=')
-    const name = unescaped((equals === -1 ? piece : piece.slice(0, equals)).replace(/^[\s"']+|[\s"']+$/g, '')).trim().toLowerCase()
+    const name = unescaped((equals === -1 ? piece : piece.slice(0, equals)).replace(/^[\s"']+|[\s"']+$/g, ''))
+      .trim()
+      .toLowerCase()
     if (byFolded.has(name) || byFolded.has(name.replaceAll('.', '_'))) count++
   }
   return count
@@ -117,7 +132,10 @@ function countQuery (query: string, names: ReadonlySet<string>): number {
   let count = 0
   for (const pair of query.slice(query.charCodeAt(0) === 63 ? 1 : 0).split(/[&;]/)) {
     const equals = pair.indexOf('=')
-    const name = unescaped(equals === -1 ? pair : pair.slice(0, equals)).trim().toLowerCase().replace(/\[.*$/s, '')
+    const name = unescaped(equals === -1 ? pair : pair.slice(0, equals))
+      .trim()
+      .toLowerCase()
+      .replace(/\[.*$/s, '')
     if (names.has(name)) count++
   }
   return count
@@ -136,14 +154,17 @@ function unescaped (text: string): string {
  * Takes headers that only a gate may set away from what the client sent: `postern-*`, in any spelling. Returns the code
  * of `2fa-code` where there is exactly one, and `null` where there are several.
  */
-export function stripOurs (headers: Record<string, string | readonly string[] | undefined>, rawHeaders: string[]): string | null | undefined {
+export function stripOurs (
+  headers: Record<string, string | readonly string[] | undefined>,
+  rawHeaders: string[]
+): string | null | undefined {
   let code: string | null | undefined
   for (let i = rawHeaders.length - 2; i >= 0; i -= 2) {
     const name = rawHeaders[i] ?? ''
     const first = name.charCodeAt(0) | 32
     if (first !== 112 && first !== 50) continue // p, 2
     const plain = folded(name)
-    if (plain === '2fa-code') code = code === undefined ? rawHeaders[i + 1] ?? '' : null
+    if (plain === '2fa-code') code = code === undefined ? (rawHeaders[i + 1] ?? '') : null
     else if (!plain.startsWith('postern-')) continue
     rawHeaders.splice(i, 2)
     Reflect.deleteProperty(headers, name.toLowerCase())

@@ -4,13 +4,27 @@ import type { FastifyRequest } from 'fastify'
 import type { Assurances } from './assurances.ts'
 import type { Remembered } from './cache.ts'
 import { stripOurs, type Presented } from './credentials.ts'
-import type { Clock, Identify, Identity, LoggedIn, OpenChallenge, PosternState, ServiceProblem, Who } from './model.ts'
+import type {
+  Clock,
+  Identify,
+  Identity,
+  LoggedIn,
+  OpenChallenge,
+  PosternState,
+  ServiceProblem,
+  Who
+} from './model.ts'
 import { refusedTarget } from './path.ts'
 import type { Rule, Rules } from './rules.ts'
 import type { SessionEnds } from './session-ends.ts'
 
 export type Denial =
-  | { readonly denial: 'refused', readonly status: 400 | 401 | 403 | 413 | 500, readonly code: string, readonly detail: string }
+  | {
+    readonly denial: 'refused'
+    readonly status: 400 | 401 | 403 | 413 | 500
+    readonly code: string
+    readonly detail: string
+  }
   | { readonly denial: 'login' | 'enrol' }
   | {
     readonly denial: 'step_up'
@@ -19,13 +33,13 @@ export type Denial =
     readonly action: string | undefined
     readonly rejected: ServiceProblem | undefined
   }
-  | { readonly denial: 'unavailable', readonly retryAfter: number, readonly code: string }
+  | { readonly denial: 'unavailable'; readonly retryAfter: number; readonly code: string }
 
 export type Decision =
-  | { readonly decision: 'pass', readonly state: PosternState }
+  | { readonly decision: 'pass'; readonly state: PosternState }
   /** Login has passed; the code may be in the body, which is not read yet. */
   | { readonly decision: 'read_body' }
-  | { readonly decision: 'deny', readonly denial: Denial }
+  | { readonly decision: 'deny'; readonly denial: Denial }
 
 /** What one request has told so far. */
 export interface Passage {
@@ -73,7 +87,19 @@ const NOBODY: Passage['presented'] = { binding: '', any: false, header: false }
 const UNRULED: Rule = { rule: 'gated', stepUp: null }
 
 export function openPassage (request: FastifyRequest, target: string): Passage {
-  return { request, target, rule: UNRULED, presented: NOBODY, identity: null, who: undefined, code: undefined, answer: undefined, asked: false, grace: false, form: undefined }
+  return {
+    request,
+    target,
+    rule: UNRULED,
+    presented: NOBODY,
+    identity: null,
+    who: undefined,
+    code: undefined,
+    answer: undefined,
+    asked: false,
+    grace: false,
+    form: undefined
+  }
 }
 
 export function createGate (parts: GateParts): Gate {
@@ -81,7 +107,7 @@ export function createGate (parts: GateParts): Gate {
 
   const checks = {
     target ({ request, target }) {
-      if (!methods.has(request.method) || request.method === 'TRACE') return refuse(400, 'bad_request', 'the method is not allowed')
+      if (!methods.has(request.method) || request.method === 'TRACE') { return refuse(400, 'bad_request', 'the method is not allowed') }
       const wrong = refusedTarget(target)
       return wrong === undefined ? undefined : refuse(400, 'bad_request', wrong)
     },
@@ -120,12 +146,14 @@ export function createGate (parts: GateParts): Gate {
       const { identity, presented, rule } = passage
       if (identity === null) {
         // The console found nobody in a token that came along: a handler behind may be less strict.
-        if (presented.header && rule.rule === 'gated') return refuse(401, 'credentials_unknown', 'a credential that belongs to nobody')
+        if (presented.header && rule.rule === 'gated') { return refuse(401, 'credentials_unknown', 'a credential that belongs to nobody') }
         return pass('anonymous', undefined)
       }
       if (identity.subject !== null) return undefined
       // Only a session that came along can have passed before.
-      return presented.any || !ends.namesCredentials ? ends.end(identity.kind, identity.session).then(() => pass('anonymous', undefined)) : pass('anonymous', undefined)
+      return presented.any || !ends.namesCredentials
+        ? ends.end(identity.kind, identity.session).then(() => pass('anonymous', undefined))
+        : pass('anonymous', undefined)
     },
 
     open ({ rule }) {
@@ -162,7 +190,7 @@ export function createGate (parts: GateParts): Gate {
   }
 
   async function askLogin (passage: Passage, who: Who): Promise<Outcome> {
-    if (!await ends.settle(who.identity.kind, who.identity.session)) return deny({ denial: 'unavailable', retryAfter: 5, code: 'unavailable' })
+    if (!(await ends.settle(who.identity.kind, who.identity.session))) { return deny({ denial: 'unavailable', retryAfter: 5, code: 'unavailable' }) }
     const standing = await assurances.ask(who)
     passage.asked = true
     switch (standing.standing) {
@@ -170,11 +198,16 @@ export function createGate (parts: GateParts): Gate {
         passage.answer = standing.answer
         passage.grace = standing.grace
         return undefined
-      case 'verification_required': return deny({ denial: 'login' })
-      case 'enrolment_required': return deny({ denial: 'enrol' })
-      case 'away': return deny({ denial: 'unavailable', retryAfter: standing.retryAfter, code: 'unavailable' })
-      case 'unclear': return deny({ denial: 'unavailable', retryAfter: 30, code: standing.code })
-      default: return standing satisfies never
+      case 'verification_required':
+        return deny({ denial: 'login' })
+      case 'enrolment_required':
+        return deny({ denial: 'enrol' })
+      case 'away':
+        return deny({ denial: 'unavailable', retryAfter: standing.retryAfter, code: 'unavailable' })
+      case 'unclear':
+        return deny({ denial: 'unavailable', retryAfter: 30, code: standing.code })
+      default:
+        return standing satisfies never
     }
   }
 
@@ -212,25 +245,33 @@ export function stateOf (answer: Remembered, time: number): PosternState {
   return {
     status: answer.status,
     totp: answer.totp,
-    stepUp: answer.stepUpAt === null ? null : { age: Math.ceil((time - answer.stepUpAt) / 1000), factor: answer.stepUpFactor },
+    stepUp:
+      answer.stepUpAt === null
+        ? null
+        : { age: Math.ceil((time - answer.stepUpAt) / 1000), factor: answer.stepUpFactor },
     expiresIn: answer.endsAt === Infinity ? null : Math.floor((answer.endsAt - time) / 1000)
   }
 }
 
 export function whoIs (identity: LoggedIn, binding: string): Who {
-  return { identity, binding, key: `${identity.kind}\n${identity.session}\n${binding}\n${identity.exempt ?? ''}\n${identity.subject}` }
+  return {
+    identity,
+    binding,
+    key: `${identity.kind}\n${identity.session}\n${binding}\n${identity.exempt ?? ''}\n${identity.subject}`
+  }
 }
 
 const control = /[\u0000-\u001f\u007f-\u009f]/
 
-// The one narrowing of this boundary: what `identify` returned, which the console wrote. `undefined` = refused, never repaired.
+// The one narrowing of this boundary: what `identify` returned, which the console wrote. `undefined` = refused, never
+// repaired.
 function checkedIdentity (given: unknown): Identity | null | undefined {
   if (given === null) return null
   if (typeof given !== 'object') return undefined
   const identity = given as Identity
   const { kind, session, subject } = identity
   if (typeof kind !== 'string' || kind === '' || kind.length > 32 || control.test(kind)) return undefined
-  if (typeof session !== 'string' || session === '' || session.length > 4096 || control.test(session)) return undefined
+  if (typeof session !== 'string' || session === '' || session.length > 4096 || control.test(session)) { return undefined }
   if (subject === null) return identity
   if (typeof subject !== 'string' || subject === '' || subject.length > 255 || control.test(subject)) return undefined
   if (identity.exempt !== undefined && identity.exempt !== 'api_token' && identity.exempt !== 'sso') return undefined

@@ -23,16 +23,24 @@ declare module 'fastify' {
     readonly postern: PosternState
   }
   interface FastifyReply {
-    /** Asks for a fresh verification from within a handler. Rejects after the answer was sent, so nothing after it runs. */
-    posternStepUp: (ask?: { readonly maxAge?: number, readonly action?: string }) => Promise<void>
-    /** The console gave this login another session id: what it passed moves along. Call it before the answer is sent. */
+    /**
+     * Asks for a fresh verification from within a handler. Rejects after the answer was sent, so nothing after it
+     * runs.
+     */
+    posternStepUp: (ask?: { readonly maxAge?: number; readonly action?: string }) => Promise<void>
+    /**
+     * The console gave this login another session id: what it passed moves along. Call it before the answer is sent.
+     */
     posternRotate: (oldSession: string, newSession: string) => Promise<void>
     /** Log-out: what this session passed ends everywhere. */
     posternLogout: () => Promise<void>
   }
   interface FastifyInstance {
     readonly postern: {
-      /** The password was changed or reset: every verification of the subject ends, but that of `keep`. Rejects while the service does not answer. */
+      /**
+       * The password was changed or reset: every verification of the subject ends, but that of `keep`. Rejects while
+       * the service does not answer.
+       */
       readonly credentialsChanged: (subject: string, options?: CredentialsChangedOptions) => Promise<void>
       /** The service's stream of changes is heard, so that an ended verification is known within a second. */
       readonly live: () => boolean
@@ -66,19 +74,34 @@ async function postern (app: FastifyInstance, options: PosternOptions): Promise<
     hiddenPath: `/own/upgrade-${randomBytes(16).toString('hex')}`
   })
 
-  app.decorateRequest('postern', { getter (this: FastifyRequest) { return gate.stateOf(this) } })
-  app.decorateReply('posternStepUp', async function (this: FastifyReply, ask) { await gate.askStepUp(this, ask ?? {}) })
-  app.decorateReply('posternRotate', async function (this: FastifyReply, oldSession: string, newSession: string) { await gate.rotate(this.request, oldSession, newSession) })
-  app.decorateReply('posternLogout', async function (this: FastifyReply) { await gate.logout(this.request) })
+  app.decorateRequest('postern', {
+    getter (this: FastifyRequest) {
+      return gate.stateOf(this)
+    }
+  })
+  app.decorateReply('posternStepUp', async function (this: FastifyReply, ask) {
+    await gate.askStepUp(this, ask ?? {})
+  })
+  app.decorateReply('posternRotate', async function (this: FastifyReply, oldSession: string, newSession: string) {
+    await gate.rotate(this.request, oldSession, newSession)
+  })
+  app.decorateReply('posternLogout', async function (this: FastifyReply) {
+    await gate.logout(this.request)
+  })
   app.decorate('postern', { credentialsChanged: gate.credentialsChanged, live: gate.live })
   app.decorate('posternReport', gate.report)
 
-  app.addHook('onRoute', (route: RouteOptions) => { gate.routeAdded(route) })
+  app.addHook('onRoute', (route: RouteOptions) => {
+    gate.routeAdded(route)
+  })
   app.addHook('preParsing', gate.hooks.posternGate)
   app.addHook('preValidation', gate.hooks.posternCode)
-  app.addHook('preHandler', gate.hooks.posternLateIdentity)
-  app.addHook('onReady', async () => { await gate.ready() })
-  app.addHook('onClose', async () => { await gate.close() })
+  app.addHook('onReady', async () => {
+    await gate.ready()
+  })
+  app.addHook('onClose', async () => {
+    await gate.close()
+  })
   await app.register(gate.routes, { prefix: settings.prefix })
 }
 

@@ -63,7 +63,7 @@ export type LoginStatus = 'verified' | 'not_required' | 'enrolment_required' | '
 export interface Answer {
   readonly status: LoginStatus
   readonly loginExpiresIn: number | null
-  readonly stepUp: { readonly age: number, readonly factor: string } | null
+  readonly stepUp: { readonly age: number; readonly factor: string } | null
   readonly totp: TotpStatus
   readonly sessionRef: string
   readonly change: number
@@ -79,7 +79,7 @@ export interface OpenChallenge {
 }
 
 export type Opened =
-  | { readonly status: 'open', readonly challenge: OpenChallenge }
+  | { readonly status: 'open'; readonly challenge: OpenChallenge }
   | { readonly status: 'not_required' | 'verified' | 'accepted' }
 
 /** A problem document of the service (RFC 9457), as far as gates look at it. */
@@ -96,16 +96,18 @@ export interface ServiceProblem {
  * which grace applies; a `problem` is an answer that is not a yes.
  */
 export type Asked<T> =
-  | { readonly outcome: 'answer', readonly answer: T }
-  | { readonly outcome: 'problem', readonly problem: ServiceProblem }
-  | { readonly outcome: 'away', readonly retryAfter: number }
+  | { readonly outcome: 'answer'; readonly answer: T }
+  | { readonly outcome: 'problem'; readonly problem: ServiceProblem }
+  | { readonly outcome: 'away'; readonly retryAfter: number }
 
 /** What a route asks for, declared as `config: { postern: … }`. */
 export interface RouteRule {
   /** Passes without 2FA. */
   readonly public?: boolean | undefined
-  /** A fresh verification: at most `maxAge` seconds old (default 300, at most 900; 0 = a code with this very request). */
-  readonly stepUp?: true | { readonly maxAge?: number | undefined, readonly action?: string | undefined } | undefined
+  /**
+   * A fresh verification: at most `maxAge` seconds old (default 300, at most 900; 0 = a code with this very request).
+   */
+  readonly stepUp?: true | { readonly maxAge?: number | undefined; readonly action?: string | undefined } | undefined
 }
 
 /** What `request.postern` tells a handler. */
@@ -115,7 +117,7 @@ export interface PosternState {
   /** The state of the subject's 2FA, where the service was asked. */
   readonly totp: TotpStatus | null
   /** The last step-up of this session, where there is one; `age` in seconds. */
-  readonly stepUp: { readonly age: number, readonly factor: string } | null
+  readonly stepUp: { readonly age: number; readonly factor: string } | null
   /** Remaining seconds of the login assurance, where there is one. */
   readonly expiresIn: number | null
 }

@@ -13,19 +13,22 @@ export interface PosternOptions {
   /** Who is logged in on this request; `null` = no credential at all. */
   readonly identify: Identify
   /** Where the pages are mounted; default `/2fa`. */
-  readonly prefix?: string | undefined
+  readonly prefix?: string
   /** What the console takes for a login. `Authorization` and `access_token` always count. */
-  readonly credentials?: {
-    readonly cookies?: readonly string[] | undefined
-    readonly headers?: readonly string[] | undefined
-    readonly query?: readonly string[] | undefined
-  } | undefined
+  readonly credentials?:
+    | {
+      readonly cookies?: readonly string[] | undefined
+      readonly headers?: readonly string[] | undefined
+      readonly query?: readonly string[] | undefined
+    }
+    | undefined
   /** Plain HTTP off loopback: the binding is a cookie that anybody on the network can read. Warns at every start. */
   readonly insecureCookies?: boolean | undefined
   /** `observe` reports what it would have refused and refuses nothing; `off` needs an end at most 7 days away. */
   readonly mode?: 'enforce' | 'observe' | { readonly off: { readonly until: string } } | undefined
   /** Routes that need a step-up, for consoles that cannot declare it: `POST /settings/*`. */
-  readonly stepUpPatterns?: readonly (string | { readonly pattern: string, readonly maxAge?: number | undefined })[] | undefined
+  readonly stepUpPatterns?:
+    readonly (string | { readonly pattern: string; readonly maxAge?: number | undefined })[] | undefined
   /** Routes that pass without 2FA, for consoles that cannot declare it. */
   readonly publicPatterns?: readonly string[] | undefined
   /** How long sessions already found verified go on while the service does not answer; default 300, 0 to 900. */
@@ -40,7 +43,7 @@ export interface PosternOptions {
   readonly allowMiddleware?: boolean | undefined
 }
 
-export type Mode = { readonly mode: 'enforce' | 'observe' } | { readonly mode: 'off', readonly until: number }
+export type Mode = { readonly mode: 'enforce' | 'observe' } | { readonly mode: 'off'; readonly until: number }
 
 export interface StepUpPattern extends Pattern {
   readonly maxAge: number
@@ -70,15 +73,32 @@ export interface Settings {
 /** Oldest step-up any route may accept, and the one a route gets that names none. In seconds. */
 export const STEP_UP = { ceiling: 900, standard: 300 } as const
 
-const KNOWN = new Set(['service', 'tenantKey', 'publicOrigin', 'identify', 'prefix', 'credentials', 'insecureCookies', 'mode',
-  'stepUpPatterns', 'publicPatterns', 'graceSeconds', 'timeoutMs', 'deniedStatus', 'cacheSize', 'allowMiddleware'])
+const KNOWN = new Set([
+  'service',
+  'tenantKey',
+  'publicOrigin',
+  'identify',
+  'prefix',
+  'credentials',
+  'insecureCookies',
+  'mode',
+  'stepUpPatterns',
+  'publicPatterns',
+  'graceSeconds',
+  'timeoutMs',
+  'deniedStatus',
+  'cacheSize',
+  'allowMiddleware'
+])
 
 const LONGEST_OFF = 7 * 86_400_000
 
 /** Throws one error that names every mistake. `today` is epoch milliseconds, for the end of `off`. */
 export function parseOptions (options: PosternOptions, today: number): Settings {
   const mistakes: string[] = []
-  const wrong = (sentence: string): void => { mistakes.push(sentence) }
+  const wrong = (sentence: string): void => {
+    mistakes.push(sentence)
+  }
 
   for (const name of Object.keys(options)) if (!KNOWN.has(name)) wrong(`there is no option "${name}"`)
 
@@ -86,16 +106,22 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
   if (service === undefined || service.search !== '' || service.hash !== '' || service.username !== '') {
     wrong('"service" must be the URL of the 2FA service, as http://127.0.0.1:7070')
   }
-  const tenant = typeof options.tenantKey === 'string' ? /^pk_([a-z0-9-]{1,40})_[a-z0-9-]{1,40}_[A-Za-z0-9_-]{16,}$/.exec(options.tenantKey)?.[1] : undefined
-  if (options.tenantKey === undefined || options.tenantKey === '') wrong('"tenantKey" is missing; make one with "postern tenants key"')
-  else if (tenant === undefined) wrong('"tenantKey" is not a key of the form pk_<tenant>_<key id>_<secret>')
+  const tenant =
+    typeof options.tenantKey === 'string'
+      ? /^pk_([a-z0-9-]{1,40})_[a-z0-9-]{1,40}_[A-Za-z0-9_-]{16,}$/.exec(options.tenantKey)?.[1]
+      : undefined
+  if (options.tenantKey === undefined || options.tenantKey === '') { wrong('"tenantKey" is missing; make one with "postern tenants key"') } else if (tenant === undefined) wrong('"tenantKey" is not a key of the form pk_<tenant>_<key id>_<secret>')
 
   const insecureCookies = options.insecureCookies ?? false
   const origin = url(options.publicOrigin)
   if (origin === undefined || origin.origin !== options.publicOrigin) {
-    wrong('"publicOrigin" must be the origin that browsers see, scheme, host and port only, as https://console.example')
+    wrong(
+      '"publicOrigin" must be the origin that browsers see, scheme, host and port only, as https://console.example'
+    )
   } else if (origin.protocol === 'http:' && !loopback(origin.hostname) && !insecureCookies) {
-    wrong('"publicOrigin" is plain HTTP off loopback, where browsers drop Secure cookies; use HTTPS, or set "insecureCookies: true" and accept that the network can read the binding')
+    wrong(
+      '"publicOrigin" is plain HTTP off loopback, where browsers drop Secure cookies; use HTTPS, or set "insecureCookies: true" and accept that the network can read the binding'
+    )
   }
   if (typeof options.identify !== 'function') wrong('"identify" must be a function that says who is logged in')
 
@@ -104,7 +130,7 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
 
   const { cookies = [], headers = [], query = [] } = options.credentials ?? {}
   for (const name of [...cookies, ...headers, ...query]) {
-    if (typeof name !== 'string' || !/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name)) wrong(`"credentials" names ${JSON.stringify(name)}, which cannot be the name of a cookie, header or parameter`)
+    if (typeof name !== 'string' || !/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name)) { wrong(`"credentials" names ${JSON.stringify(name)}, which cannot be the name of a cookie, header or parameter`) }
   }
   const graceSeconds = options.graceSeconds ?? 300
   if (!within(graceSeconds, 0, 900)) wrong('"graceSeconds" must be a whole number from 0 to 900')
@@ -118,7 +144,7 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
   const mode = parseMode(options.mode ?? 'enforce', today, wrong)
   const stepUpPatterns = (options.stepUpPatterns ?? []).flatMap(given => {
     const { pattern: text, maxAge = STEP_UP.standard } = typeof given === 'string' ? { pattern: given } : given
-    if (!within(maxAge, 0, STEP_UP.ceiling)) wrong(`the step-up pattern "${text}" has a "maxAge" that is not a whole number from 0 to ${STEP_UP.ceiling}`)
+    if (!within(maxAge, 0, STEP_UP.ceiling)) { wrong(`the step-up pattern "${text}" has a "maxAge" that is not a whole number from 0 to ${STEP_UP.ceiling}`) }
     return compiled(text, 'loose', wrong).map(one => ({ ...one, maxAge }))
   })
   const publicPatterns = (options.publicPatterns ?? []).flatMap(text => compiled(text, 'exact', wrong))
@@ -148,7 +174,10 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
   })
 }
 
-/** `true` trusts whoever connects, and a number trusts nobody in current Fastify: both make every client's address a lie (GHSA-444r-cwp2-x5xf). */
+/**
+ * `true` trusts whoever connects, and a number trusts nobody in current Fastify: both make every client's address a
+ * lie (GHSA-444r-cwp2-x5xf).
+ */
 export function refusedTrustProxy (trustProxy: unknown): string | undefined {
   if (trustProxy !== true && typeof trustProxy !== 'number') return undefined
   return `postern cannot start: the server has "trustProxy: ${String(trustProxy)}", which lets any client choose its address; name the proxies' addresses instead, as trustProxy: '10.0.0.0/8'.`
@@ -157,11 +186,19 @@ export function refusedTrustProxy (trustProxy: unknown): string | undefined {
 /** The seconds of a `maxAge`, or a sentence. */
 export function checkedMaxAge (maxAge: number | undefined, where: string): number {
   const age = maxAge ?? STEP_UP.standard
-  if (!within(age, 0, STEP_UP.ceiling)) throw new Error(`postern cannot start: ${where} has a "maxAge" that is not a whole number from 0 to ${STEP_UP.ceiling}.`)
+  if (!within(age, 0, STEP_UP.ceiling)) {
+    throw new Error(
+      `postern cannot start: ${where} has a "maxAge" that is not a whole number from 0 to ${STEP_UP.ceiling}.`
+    )
+  }
   return age
 }
 
-function parseMode (mode: NonNullable<PosternOptions['mode']>, today: number, wrong: (sentence: string) => void): Mode | undefined {
+function parseMode (
+  mode: NonNullable<PosternOptions['mode']>,
+  today: number,
+  wrong: (sentence: string) => void
+): Mode | undefined {
   if (mode === 'enforce' || mode === 'observe') return { mode }
   const until = typeof mode === 'object' && mode !== null ? Date.parse(mode.off?.until) : Number.NaN
   if (Number.isNaN(until)) wrong('"mode" must be "enforce", "observe" or { off: { until: "<date>" } }')

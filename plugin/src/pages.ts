@@ -34,7 +34,18 @@ export interface PagesParts {
 }
 
 /** What comes back from the service beside status and body; never a cookie, never `postern-bind`. */
-const PASSED_BACK = ['content-type', 'content-language', 'content-disposition', 'content-security-policy', 'cross-origin-opener-policy', 'x-frame-options', 'referrer-policy', 'retry-after', 'etag', 'vary']
+const PASSED_BACK = [
+  'content-type',
+  'content-language',
+  'content-disposition',
+  'content-security-policy',
+  'cross-origin-opener-policy',
+  'x-frame-options',
+  'referrer-policy',
+  'retry-after',
+  'etag',
+  'vary'
+]
 /** What the service may know of the browser's request. */
 const PASSED_ON = ['accept', 'accept-language', 'content-type', 'user-agent']
 
@@ -43,7 +54,10 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
   const { prefix, publicOrigin } = settings
 
   function script (reply: FastifyReply, status: number, code: string, title: string): FastifyReply {
-    return reply.code(status).header('cache-control', 'no-store').header('content-type', 'application/problem+json')
+    return reply
+      .code(status)
+      .header('cache-control', 'no-store')
+      .header('content-type', 'application/problem+json')
       .send(JSON.stringify({ type: `urn:postern:problem:${code}`, title, status, code }))
   }
 
@@ -60,14 +74,14 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
   }
 
   function cookiesNeeded (request: FastifyRequest, reply: FastifyReply): FastifyReply {
-    if (!isNavigation(request)) return script(reply, 400, 'cookies_needed', 'The browser did not send back the binding cookie')
+    if (!isNavigation(request)) { return script(reply, 400, 'cookies_needed', 'The browser did not send back the binding cookie') }
     answering.page(reply, 400, pages.cookies(answering.seen(request)))
     return reply
   }
 
   function away (request: FastifyRequest, reply: FastifyReply, seconds: number): FastifyReply {
     void reply.header('retry-after', String(seconds))
-    if (!isNavigation(request)) return script(reply, 503, 'unavailable', 'The verification service cannot answer right now')
+    if (!isNavigation(request)) { return script(reply, 503, 'unavailable', 'The verification service cannot answer right now') }
     answering.page(reply, 503, pages.away(answering.seen(request), seconds))
     return reply
   }
@@ -77,13 +91,15 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     const { referer } = request.headers
     if (referer === undefined || !URL.canParse(referer)) return '/'
     const { origin, pathname, search } = new URL(referer)
-    return origin === publicOrigin && pathname !== prefix && !pathname.startsWith(`${prefix}/`) ? returnPath(pathname + search) : '/'
+    return origin === publicOrigin && pathname !== prefix && !pathname.startsWith(`${prefix}/`)
+      ? returnPath(pathname + search)
+      : '/'
   }
 
   async function proxy (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
     const target = canonicalTarget(request.raw.url ?? '')
     const rest = 'refused' in target ? '' : target.path.slice(prefix.length + 1)
-    if (!/^[a-z0-9-]+(?:\/[A-Za-z0-9._-]+)*$/.test(rest)) return script(reply, 404, 'not_found', 'There is nothing here')
+    if (!/^[a-z0-9-]+(?:\/[A-Za-z0-9._-]+)*$/.test(rest)) { return script(reply, 404, 'not_found', 'There is nothing here') }
     const asset = rest.startsWith('assets/')
     const passage = passageOf(request)
     const post = request.method === 'POST'
@@ -120,12 +136,17 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     const notes = parts.notes()
     if (notes.length > 0) headers['postern-notes'] = notes.join(',')
 
-    const asked = await client.page({ method: post ? 'POST' : 'GET', rest, headers, body: post ? bodyOf(request) : undefined })
+    const asked = await client.page({
+      method: post ? 'POST' : 'GET',
+      rest,
+      headers,
+      body: post ? bodyOf(request) : undefined
+    })
     // What this session may do can have changed with any answer to a form.
     if (post && who !== undefined) assurances.forgetSession(who.identity.kind, who.identity.session)
     if (asked.outcome !== 'answer') return away(request, reply, asked.outcome === 'away' ? asked.retryAfter : 30)
     const { answer } = asked
-    if (!asset) void reply.header('set-cookie', binding.cookie(answer.headers.get('postern-bind') === 'next' ? next : value))
+    if (!asset) { void reply.header('set-cookie', binding.cookie(answer.headers.get('postern-bind') === 'next' ? next : value)) }
     return passBack(reply, answer, asset)
   }
 
@@ -134,15 +155,17 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
       const given = headers.get(name)
       if (given !== null) void reply.header(name, given)
     }
-    void reply.header('x-content-type-options', 'nosniff').header('cache-control', asset ? headers.get('cache-control') ?? 'public, max-age=3600' : 'no-store')
+    void reply
+      .header('x-content-type-options', 'nosniff')
+      .header('cache-control', asset ? (headers.get('cache-control') ?? 'public, max-age=3600') : 'no-store')
     if (!asset) {
       if (!headers.has('referrer-policy')) void reply.header('referrer-policy', 'same-origin')
-      if (!headers.has('content-security-policy')) void reply.header('content-security-policy', CONTENT_SECURITY_POLICY)
+      if (!headers.has('content-security-policy')) { void reply.header('content-security-policy', CONTENT_SECURITY_POLICY) }
       void reply.header('x-frame-options', 'DENY').header('cross-origin-opener-policy', 'same-origin')
     }
     const location = headers.get('location')
     if (location !== null) {
-      if (returnPath(location) !== location) return script(reply, 502, 'unexpected', 'The verification service pointed somewhere else')
+      if (returnPath(location) !== location) { return script(reply, 502, 'unexpected', 'The verification service pointed somewhere else') }
       void reply.header('location', location)
     }
     return reply.code(status).send(body)
@@ -156,34 +179,62 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     if (who === undefined) return signedOut(request, reply)
     const { code, rest } = takeCode(bodyOf(request) ?? Buffer.alloc(0))
     const reading = readForm(rest)
-    const target = returnPath('fields' in reading ? reading.fields.find(({ name }) => name === 'target')?.value ?? '/' : '/')
-    const ask = { by: assurances.by(who), purpose: 'step_up' as const, about: { ...about(request, who), action: `GET ${target}`.slice(0, 255) } }
-    const answered = await client.open({ ...ask, ...(typeof code === 'string' && code !== '' ? { code: code.slice(0, 64) } : {}), record: false })
-    if (answered.outcome === 'answer' && (answered.answer.status === 'accepted' || answered.answer.status === 'not_required')) {
+    const target = returnPath(
+      'fields' in reading ? (reading.fields.find(({ name }) => name === 'target')?.value ?? '/') : '/'
+    )
+    const ask = {
+      by: assurances.by(who),
+      purpose: 'step_up' as const,
+      about: { ...about(request, who), action: `GET ${target}`.slice(0, 255) }
+    }
+    const answered = await client.open({
+      ...ask,
+      ...(typeof code === 'string' && code !== '' ? { code: code.slice(0, 64) } : {}),
+      record: false
+    })
+    if (
+      answered.outcome === 'answer' &&
+      (answered.answer.status === 'accepted' || answered.answer.status === 'not_required')
+    ) {
       passes.give(who.key, target)
       return reply.code(303).header('location', target).header('cache-control', 'no-store').send('')
     }
     const opened = await client.open(ask)
-    if (opened.outcome !== 'answer' || opened.answer.status !== 'open') return away(request, reply, opened.outcome === 'away' ? opened.retryAfter : 5)
-    answering.page(reply, 401, pages.code(answering.seen(request, passage), {
-      challenge: opened.answer.challenge,
-      action: undefined,
-      target: `${prefix}/own/pass`,
-      fields: [{ name: 'target', value: target }],
-      charset: 'utf-8',
-      carried: false,
-      rejected: answered.outcome === 'problem' ? answered.problem : undefined
-    }))
+    if (opened.outcome !== 'answer' || opened.answer.status !== 'open') { return away(request, reply, opened.outcome === 'away' ? opened.retryAfter : 5) }
+    answering.page(
+      reply,
+      401,
+      pages.code(answering.seen(request, passage), {
+        challenge: opened.answer.challenge,
+        action: undefined,
+        target: `${prefix}/own/pass`,
+        fields: [{ name: 'target', value: target }],
+        charset: 'utf-8',
+        carried: false,
+        rejected: answered.outcome === 'problem' ? answered.problem : undefined
+      })
+    )
     return reply
   }
 
   return async scope => {
     const own = { config: { postern: OWN_ROUTE } }
     scope.removeAllContentTypeParsers()
-    scope.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: FORM_LIMIT }, (_request, body, done) => { done(null, body) })
+    scope.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: FORM_LIMIT }, (_request, body, done) => {
+      done(null, body)
+    })
     for (const [path, file, type] of FILES) {
       const body = fileOf(file)
-      scope.get(path, own, async (_request, reply) => reply.headers({ 'content-type': type, 'cache-control': 'public, max-age=3600', 'x-content-type-options': 'nosniff', 'cross-origin-resource-policy': 'same-origin' }).send(body()))
+      scope.get(path, own, async (_request, reply) =>
+        reply
+          .headers({
+            'content-type': type,
+            'cache-control': 'public, max-age=3600',
+            'x-content-type-options': 'nosniff',
+            'cross-origin-resource-policy': 'same-origin'
+          })
+          .send(body())
+      )
     }
     scope.get('/verify', own, async (request, reply) => {
       const passage = passageOf(request)
@@ -194,14 +245,18 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     scope.post('/own/pass', own, givePass)
     scope.get('/*', own, proxy)
     scope.post('/*', own, proxy)
-    scope.get(parts.hiddenPath, { config: { postern: UPGRADE_ROUTE }, exposeHeadRoute: false }, async (request, reply) => {
-      const upgrade = parts.sockets.upgradeOf(request)
-      if (upgrade === undefined) return script(reply, 404, 'not_found', 'There is nothing here')
-      const { rule, who } = passageOf(request)
-      reply.hijack()
-      parts.sockets.pass(upgrade, rule.rule === 'gated' ? who : undefined)
-      return reply
-    })
+    scope.get(
+      parts.hiddenPath,
+      { config: { postern: UPGRADE_ROUTE }, exposeHeadRoute: false },
+      async (request, reply) => {
+        const upgrade = parts.sockets.upgradeOf(request)
+        if (upgrade === undefined) return script(reply, 404, 'not_found', 'There is nothing here')
+        const { rule, who } = passageOf(request)
+        reply.hijack()
+        parts.sockets.pass(upgrade, rule.rule === 'gated' ? who : undefined)
+        return reply
+      }
+    )
   }
 }
 
@@ -213,7 +268,10 @@ const FILES = [
 
 function fileOf (name: string): () => Buffer {
   let bytes: Buffer | undefined
-  return () => { bytes ??= readFileSync(new URL(`../browser/${name}`, import.meta.url)); return bytes }
+  return () => {
+    bytes ??= readFileSync(new URL(`../browser/${name}`, import.meta.url))
+    return bytes
+  }
 }
 
 function bodyOf (request: FastifyRequest): Buffer | undefined {

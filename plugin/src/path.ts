@@ -3,9 +3,7 @@
 /** Longest request target that is looked at. */
 const LONGEST = 8192
 
-export type Target =
-  | { readonly path: string, readonly query: string }
-  | { readonly refused: string }
+export type Target = { readonly path: string; readonly query: string } | { readonly refused: string }
 
 // Printable ASCII without space, '#' and '\': everything else in a target is read differently by somebody.
 const foreign = /[^\x21\x22\x24-\x5b\x5d-\x7e]/
@@ -41,10 +39,11 @@ export function canonicalTarget (target: string): Target {
   if (/%25[0-9a-f]{2}/i.test(raw)) return { refused: 'the path is encoded twice' }
   const decoded = decode(raw)
   if (decoded === undefined) return { refused: 'the path is not UTF-8' }
-  // An escaped slash, backslash, semicolon, `?`, `#` or control byte changes the path for whoever decodes before splitting.
-  if (/%(?:2f|5c|3b|3f|23|[01][0-9a-f]|7f)/i.test(raw) || /[\u0080-\u009f]/.test(decoded)) return { refused: 'the path holds an escape that servers read differently' }
+  // An escaped slash, backslash, semicolon, `?`, `#` or control byte changes the path for whoever decodes before
+  // splitting.
+  if (/%(?:2f|5c|3b|3f|23|[01][0-9a-f]|7f)/i.test(raw) || /[\u0080-\u009f]/.test(decoded)) { return { refused: 'the path holds an escape that servers read differently' } }
   if (dotted(decoded)) return { refused: 'the path holds a dot segment' }
-  if (decoded.split('/').some(segment => segment.trim() !== segment)) return { refused: 'a path segment begins or ends with white space' }
+  if (decoded.split('/').some(segment => segment.trim() !== segment)) { return { refused: 'a path segment begins or ends with white space' } }
   if (/[/\\;.%?#]/.test(foldedAway(decoded))) return { refused: 'the path holds a character that folds into another' }
   return { path: raw.replace(/%[0-9a-f]{2}/gi, canonicalEscape), query }
 }
@@ -68,7 +67,11 @@ function decode (path: string): string | undefined {
 
 // Full-width and look-alike characters that compatibility folding turns into syntax (`／`, `．`, `＼`, `；`).
 function foldedAway (decoded: string): string {
-  return [...decoded].filter(character => character > '\u007f').join('').normalize('NFKC').replace(/[^\x00-\x7f]/g, '')
+  return [...decoded]
+    .filter(character => character > '\u007f')
+    .join('')
+    .normalize('NFKC')
+    .replace(/[^\x00-\x7f]/g, '')
 }
 
 function canonicalEscape (escape: string): string {
@@ -76,21 +79,33 @@ function canonicalEscape (escape: string): string {
   return /[A-Za-z0-9\-._~]/.test(character) ? character : escape.toUpperCase()
 }
 
-/** A pattern of a gateway or of a console that cannot declare its routes: `[METHOD ]/path`, `*` = one segment, last `/*` = all below. */
+/**
+ * A pattern of a gateway or of a console that cannot declare its routes: `[METHOD ]/path`, `*` = one segment, last
+ * `/*` = all below.
+ */
 export interface Pattern {
   readonly method: string | undefined
   readonly test: (path: string) => boolean
 }
 
-/** Compiles a pattern; throws a sentence that names it where it is not one. Exact patterns match byte for byte, loose ones whatever case or escaping. */
+/**
+ * Compiles a pattern; throws a sentence that names it where it is not one. Exact patterns match byte for byte, loose
+ * ones whatever case or escaping.
+ */
 export function pattern (text: string, reading: 'exact' | 'loose'): Pattern {
   const parts = /^(?:([A-Z]+) )?(\/[^\s?#\\;]*)$/.exec(text)
   if (parts === null) throw new Error(`postern: "${text}" is not a pattern; write "/path", "/path/*" or "POST /path"`)
   const path = parts[2] ?? '/'
   const below = path.endsWith('/*')
-  const source = (below ? path.slice(0, -2) : path).split('/').map(segment =>
-    segment === '*' ? '[^/]+' : (reading === 'loose' ? loosened(segment) : segment).replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('/')
-  const ending = below ? (reading === 'loose' ? '(?:/.*)?' : '/.*') : (reading === 'loose' ? '/?' : '')
+  const source = (below ? path.slice(0, -2) : path)
+    .split('/')
+    .map(segment =>
+      segment === '*'
+        ? '[^/]+'
+        : (reading === 'loose' ? loosened(segment) : segment).replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+    )
+    .join('/')
+  const ending = below ? (reading === 'loose' ? '(?:/.*)?' : '/.*') : reading === 'loose' ? '/?' : ''
   const expression = new RegExp(`^${source}${ending}$`, 's')
   return {
     method: parts[1],

@@ -33,12 +33,12 @@ export interface PosternParts {
 type Done = (error?: Error) => void
 type DonePayload = (error?: Error | null, payload?: Readable) => void
 
-/** How often open sockets are looked after. */
-const SWEEP = 2_000
-
 // eslint wants no classes: the error that ends a denied request after its answer is out.
 function denied (): Error {
-  return Object.assign(new Error('postern denied this request; its answer has been sent'), { code: 'POSTERN_DENIED', statusCode: 403 })
+  return Object.assign(new Error('postern denied this request; its answer has been sent'), {
+    code: 'POSTERN_DENIED',
+    statusCode: 403
+  })
 }
 
 export function createPostern ({ app, settings, now, today, hiddenPath }: PosternParts) {
@@ -68,7 +68,6 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
   const reading = new WeakSet<FastifyRequest>()
   const added: ReportedRoute[] = []
   const observed: Record<string, number> = {}
-  let sweeping: NodeJS.Timeout | undefined
 
   const isOff = (): boolean => settings.mode.mode === 'off' && today() < settings.mode.until
 
@@ -93,13 +92,23 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
   /** Sends the answer and waits until it is out; what comes after it never runs, whatever hooks do to the answer. */
   async function carryOut (passage: Passage, denial: Denial, reply: FastifyReply): Promise<Error> {
     await answering.carry(passage, denial, reply)
-    await new Promise<void>(resolve => { reply.then(resolve, () => { resolve() }) })
+    await new Promise<void>(resolve => {
+      reply.then(resolve, () => {
+        resolve()
+      })
+    })
     // A client that hung up counts as answered for Fastify: without this the handler would run.
     if (!reply.sent) reply.hijack()
     return denied()
   }
 
-  function settle (passage: Passage, decision: Decision, reply: FastifyReply, passed: () => void, refused: (error: Error) => void): void {
+  function settle (
+    passage: Passage,
+    decision: Decision,
+    reply: FastifyReply,
+    passed: () => void,
+    refused: (error: Error) => void
+  ): void {
     if (decision.decision === 'pass') {
       states.set(passage.request, decision.state)
       return passed()
@@ -128,7 +137,17 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
     const decision = upgrade === undefined ? gate.decide(passage) : decideUpgrade(passage)
     const decided = (one: Decision): void => {
       if (one.decision === 'read_body') readBody(passage, payload, reply, done)
-      else settle(passage, one, reply, () => { done(null, payload) }, done)
+      else {
+        settle(
+          passage,
+          one,
+          reply,
+          () => {
+            done(null, payload)
+          },
+          done
+        )
+      }
     }
     if (decision instanceof Promise) decision.then(decided).catch(done)
     else decided(decision)
@@ -136,7 +155,7 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
 
   function decideUpgrade (passage: Passage): Decision | Promise<Decision> {
     const { origin } = passage.request.headers
-    if (origin !== undefined && !sameOrigin(passage.request, settings.publicOrigin)) return refuse(403, 'origin_refused', 'a socket from another origin')
+    if (origin !== undefined && !sameOrigin(passage.request, settings.publicOrigin)) { return refuse(403, 'origin_refused', 'a socket from another origin') }
     return gate.decide(passage)
   }
 
@@ -147,17 +166,49 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
       reading.add(request)
       return done(null, payload)
     }
-    readFormBody(request, payload).then(async body => {
-      if (body === undefined) return settle(passage, refuse(413, 'form_too_large', 'a form that is too large to be carried through a verification'), reply, () => { done(null, payload) }, done)
-      const { code, rest } = takeCode(body)
-      if (code === null) return settle(passage, refuse(400, 'bad_request', 'more than one code'), reply, () => { done(null, payload) }, done)
-      passage.form = rest
-      const decision = await stepUp.afterBody(passage, code)
-      request.raw.headers['content-length'] = String(rest.length)
-      delete request.raw.headers['transfer-encoding']
-      const stripped = Object.assign(Readable.from(rest.length === 0 ? [] : [rest], { objectMode: false }), { receivedEncodedLength: rest.length })
-      settle(passage, decision, reply, () => { done(null, stripped) }, done)
-    }).catch(done)
+    readFormBody(request, payload)
+      .then(async body => {
+        if (body === undefined) {
+          return settle(
+            passage,
+            refuse(413, 'form_too_large', 'a form that is too large to be carried through a verification'),
+            reply,
+            () => {
+              done(null, payload)
+            },
+            done
+          )
+        }
+        const { code, rest } = takeCode(body)
+        if (code === null) {
+          return settle(
+            passage,
+            refuse(400, 'bad_request', 'more than one code'),
+            reply,
+            () => {
+              done(null, payload)
+            },
+            done
+          )
+        }
+        passage.form = rest
+        const decision = await stepUp.afterBody(passage, code)
+        request.raw.headers['content-length'] = String(rest.length)
+        delete request.raw.headers['transfer-encoding']
+        const stripped = Object.assign(Readable.from(rest.length === 0 ? [] : [rest], { objectMode: false }), {
+          receivedEncodedLength: rest.length
+        })
+        settle(
+          passage,
+          decision,
+          reply,
+          () => {
+            done(null, stripped)
+          },
+          done
+        )
+      })
+      .catch(done)
   }
 
   /** The inline code of a parsed body, taken out before schema and handler see it. */
@@ -171,7 +222,12 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
     passage.code ??= code
     if (!waits) return done()
     reading.delete(request)
-    stepUp.afterBody(passage, passage.code).then(decision => { settle(passage, decision, reply, done, done) }).catch(done)
+    stepUp
+      .afterBody(passage, passage.code)
+      .then(decision => {
+        settle(passage, decision, reply, done, done)
+      })
+      .catch(done)
   }
 
   /** A console that loads its session later than onRequest would have everybody pass as nobody. */
@@ -179,11 +235,15 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
     const passage = passages.get(request)
     if (passage === undefined) return done(new Error('postern: the gate did not see this request'))
     if (isOff() || passage.identity !== null || passage.rule.rule !== 'gated') return done()
-    Promise.resolve(settings.identify(request)).then(late => {
-      if (late === null) return done()
-      request.log.error('postern: "identify" found nobody before the body was read and somebody after it; load the session in an onRequest hook')
-      settle(passage, refuse(500, 'identity_late', 'the session was loaded after the gate'), reply, done, done)
-    }).catch(done)
+    Promise.resolve(settings.identify(request))
+      .then(late => {
+        if (late === null) return done()
+        request.log.error(
+          'postern: "identify" found nobody before the body was read and somebody after it; load the session in an onRequest hook'
+        )
+        settle(passage, refuse(500, 'identity_late', 'the session was loaded after the gate'), reply, done, done)
+      })
+      .catch(done)
   }
 
   async function forget (kind: string, session: string): Promise<void> {
@@ -191,15 +251,23 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
   }
 
   return {
-    hooks: { posternGate, posternCode, posternLateIdentity },
+    hooks: { posternGate, posternCode },
     stateOf: (request: FastifyRequest): PosternState => states.get(request) ?? UNSEEN,
     live: assurances.live,
 
-    askStepUp: async (reply: FastifyReply, ask: { readonly maxAge?: number, readonly action?: string }): Promise<void> => {
+    askStepUp: async (
+      reply: FastifyReply,
+      ask: { readonly maxAge?: number; readonly action?: string }
+    ): Promise<void> => {
       const passage = passageOf(reply.request)
       if (isOff()) return
-      const decision = await stepUp.ask(passage, { maxAge: checkedMaxAge(ask.maxAge, 'posternStepUp()'), action: ask.action })
-      await new Promise<void>((resolve, reject) => { settle(passage, decision, reply, resolve, reject) })
+      const decision = await stepUp.ask(passage, {
+        maxAge: checkedMaxAge(ask.maxAge, 'posternStepUp()'),
+        action: ask.action
+      })
+      await new Promise<void>((resolve, reject) => {
+        settle(passage, decision, reply, resolve, reject)
+      })
     },
 
     rotate: async (request: FastifyRequest, from: string, to: string): Promise<void> => {
@@ -207,53 +275,90 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
       const moved = await client.move(sessionName(kind, from), sessionName(kind, to))
       await forget(kind, from)
       await forget(kind, to)
-      if (moved.outcome !== 'answer') request.log.warn('postern: the verification did not move to the new session id; it will be asked for again')
+      if (moved.outcome !== 'answer') { request.log.warn('postern: the verification did not move to the new session id; it will be asked for again') }
     },
 
     logout: async (request: FastifyRequest): Promise<void> => {
       const { identity } = passageOf(request)
-      if (identity !== null && !await ends.end(identity.kind, identity.session)) request.log.warn('postern: the service did not answer at log-out; the session cannot pass here before it did')
+      if (identity !== null && !(await ends.end(identity.kind, identity.session))) { request.log.warn('postern: the service did not answer at log-out; the session cannot pass here before it did') }
     },
 
-    credentialsChanged: async (subject: string, { keep }: { readonly keep?: FastifyRequest | undefined } = {}): Promise<void> => {
+    credentialsChanged: async (
+      subject: string,
+      { keep }: { readonly keep?: FastifyRequest | undefined } = {}
+    ): Promise<void> => {
       assurances.forgetSubject(subject)
       const who = keep === undefined ? undefined : passageOf(keep).who
-      const told = await client.credentialsChanged(subject, who?.identity.subject === subject ? assurances.by(who) : undefined)
+      const told = await client.credentialsChanged(
+        subject,
+        who?.identity.subject === subject ? assurances.by(who) : undefined
+      )
       assurances.forgetSubject(subject)
-      if (told.outcome !== 'answer') throw new Error('postern: the service was not told that the credentials changed; try again')
+      if (told.outcome !== 'answer') { throw new Error('postern: the service was not told that the credentials changed; try again') }
     },
 
     routeAdded: (route: RouteOptions): void => {
       const { method, url } = route
       const config = route.config ?? {}
       if (config.postern === UPGRADE_ROUTE) return
+      // After the route's own hooks: a session that is loaded that late must not pass as nobody.
+      const others = [route.preHandler ?? []].flat().filter(hook => hook !== posternLateIdentity)
+      route.preHandler = [...others, posternLateIdentity]
       for (const one of [method].flat()) added.push(reportedRoute(one, url, rules.declared(one, url, config)))
     },
 
     routes: async (scope: FastifyInstance): Promise<void> => {
-      await ownRoutes({ settings, client, assurances, binding, answering, pages, passes, sockets, hiddenPath, passageOf, about, notes })(scope)
+      await ownRoutes({
+        settings,
+        client,
+        assurances,
+        binding,
+        answering,
+        pages,
+        passes,
+        sockets,
+        hiddenPath,
+        passageOf,
+        about,
+        notes
+      })(scope)
     },
 
     report: (): Report => {
       const known = new Set(added.map(({ method, url }) => `${method} ${url}`))
-      const unseen = listRoutes(app).filter(({ url }) => !url.endsWith(hiddenPath)).flatMap(({ methods, url }) => methods.filter(method => !known.has(`${method} ${url}`)).map((method): ReportedRoute => ({ method, url, rule: 'unknown' })))
-      return { mode: isOff() ? 'off' : settings.mode.mode === 'off' ? 'enforce' : settings.mode.mode, routes: [...added, ...unseen], warnings: warnings(), observed: { ...observed } }
+      const unseen = listRoutes(app)
+        .filter(({ url }) => !url.endsWith(hiddenPath))
+        .flatMap(({ methods, url }) =>
+          methods
+            .filter(method => !known.has(`${method} ${url}`))
+            .map((method): ReportedRoute => ({ method, url, rule: 'unknown' }))
+        )
+      return {
+        mode: isOff() ? 'off' : settings.mode.mode === 'off' ? 'enforce' : settings.mode.mode,
+        routes: [...added, ...unseen],
+        warnings: warnings(),
+        observed: { ...observed }
+      }
     },
 
     ready: async (): Promise<void> => {
       const sentence = outOfReach(listRoutes(app))
       if (sentence !== undefined) throw new Error(sentence)
-      if (!settings.allowMiddleware && (app.hasPlugin('@fastify/middie') || app.hasPlugin('@fastify/express') || app.hasDecorator('use'))) {
-        throw new Error('postern cannot start: @fastify/middie or @fastify/express runs middleware before any gate can; move it behind Fastify routes, or set "allowMiddleware: true" if none of it answers requests.')
+      if (
+        !settings.allowMiddleware &&
+        (app.hasPlugin('@fastify/middie') || app.hasPlugin('@fastify/express') || app.hasDecorator('use'))
+      ) {
+        throw new Error(
+          'postern cannot start: @fastify/middie or @fastify/express runs middleware before any gate can; move it behind Fastify routes, or set "allowMiddleware: true" if none of it answers requests.'
+        )
       }
       for (const warning of warnings()) app.log.warn(warning)
       assurances.start()
-      sweeping = setInterval(() => { if (sockets.open() > 0) void sockets.sweep() }, SWEEP)
-      sweeping.unref()
+      sockets.start()
     },
 
     close: async (): Promise<void> => {
-      clearInterval(sweeping)
+      sockets.stop()
       await assurances.stop()
     },
 
@@ -261,15 +366,26 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
   }
 
   function notes (): readonly string[] {
-    return [...(settings.insecureCookies ? ['insecure_cookies'] : []), ...(settings.mode.mode === 'observe' ? ['observe'] : [])]
+    return [
+      ...(settings.insecureCookies ? ['insecure_cookies'] : []),
+      ...(settings.mode.mode === 'observe' ? ['observe'] : [])
+    ]
   }
 
   function warnings (): readonly string[] {
     return [
-      ...(settings.insecureCookies ? ['postern: "insecureCookies" is on: anybody on the network can read the browser binding; use HTTPS'] : []),
+      ...(settings.insecureCookies
+        ? ['postern: "insecureCookies" is on: anybody on the network can read the browser binding; use HTTPS']
+        : []),
       ...(settings.mode.mode === 'observe' ? ['postern: mode is "observe": nothing is refused'] : []),
-      ...(isOff() && settings.mode.mode === 'off' ? [`postern: mode is "off" until ${new Date(settings.mode.until).toISOString()}: nobody is asked for a second factor`] : []),
-      ...(named ? [] : ['postern: "credentials" names no cookie or header: duplicates of the console\'s own cannot be seen'])
+      ...(isOff() && settings.mode.mode === 'off'
+        ? [
+            `postern: mode is "off" until ${new Date(settings.mode.until).toISOString()}: nobody is asked for a second factor`
+          ]
+        : []),
+      ...(named
+        ? []
+        : ['postern: "credentials" names no cookie or header: duplicates of the console\'s own cannot be seen'])
     ]
   }
 }

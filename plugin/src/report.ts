@@ -22,12 +22,16 @@ export interface Report {
 
 export const GATE_HOOK = 'posternGate'
 
-const LOOKS_LIKE_SETTINGS = /(?:^|[/_-])(?:settings?|preferences|account|profile|password|e?mail|security|2fa|mfa|tokens?|api[-_]?keys?|users?|admin|roles?|permissions)(?:[/_:-]|$)/i
+const LOOKS_LIKE_SETTINGS =
+  /(?:^|[/_-])(?:settings?|preferences|account|profile|password|e?mail|security|2fa|mfa|tokens?|api[-_]?keys?|users?|admin|roles?|permissions)(?:[/_:-]|$)/i
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS'])
 
 export function reportedRoute (method: string, url: string, rule: Rule): ReportedRoute {
   if (rule.stepUp !== null) return { method, url, rule: 'step-up', maxAge: rule.stepUp.maxAge }
-  const warning = rule.rule !== 'gated' || SAFE.has(method) || !LOOKS_LIKE_SETTINGS.test(url) ? {} : { warning: 'looks like settings, but asks for no step-up' }
+  const warning =
+    rule.rule !== 'gated' || SAFE.has(method) || !LOOKS_LIKE_SETTINGS.test(url)
+      ? {}
+      : { warning: 'looks like settings, but asks for no step-up' }
   return { method, url, rule: rule.rule, ...warning }
 }
 
@@ -37,16 +41,19 @@ export interface ListedRoute {
   readonly gated: boolean
 }
 
-/** Every route the router knows, from the tree it prints with its hooks: also those added before the plugin was loaded. */
+/**
+ * Every route the router knows, from the tree it prints with its hooks: also those added before the plugin was
+ * loaded.
+ */
 export function listRoutes (app: FastifyInstance): readonly ListedRoute[] {
   const tree = app.printRoutes({ includeHooks: true, commonPrefix: false })
-  const routes: { methods: readonly string[], url: string, gated: boolean }[] = []
+  const routes: { methods: readonly string[]; url: string; gated: boolean }[] = []
   const path: string[] = []
   for (const line of tree.split('\n')) {
     const [, margin = '', text = ''] = /^([│├└─\s]*)(.*)$/.exec(line) ?? []
     if (text.startsWith('•')) {
       const last = routes.at(-1)
-      if (last !== undefined && text.startsWith('• (preParsing)') && text.includes(`"${GATE_HOOK}()"`)) last.gated = true
+      if (last !== undefined && text.startsWith('• (preParsing)') && text.includes(`"${GATE_HOOK}()"`)) { last.gated = true }
       continue
     }
     const [, part, methods] = /^(.*) \(([A-Z-]+(?:, [A-Z-]+)*)\)(?: .*)?$/.exec(text) ?? []
@@ -65,15 +72,20 @@ export function listRoutes (app: FastifyInstance): readonly ListedRoute[] {
 export function outOfReach (routes: readonly ListedRoute[]): string | undefined {
   const open = routes.filter(route => !route.gated)
   if (open.length === 0) return undefined
-  const names = open.slice(0, 5).map(({ methods, url }) => `${methods.join('/')} ${url}`).join(', ')
+  const names = open
+    .slice(0, 5)
+    .map(({ methods, url }) => `${methods.join('/')} ${url}`)
+    .join(', ')
   return `postern cannot start: ${open.length} route${open.length === 1 ? '' : 's'} out of the gate's reach (${names}); register the plugin on the root instance, not inside another plugin.`
 }
 
 /** The report as people read it. */
 export function printedReport ({ mode, routes, warnings, observed }: Report): string {
   const width = Math.max(0, ...routes.map(route => route.method.length + route.url.length + 1))
-  const lines = routes.map(({ method, url, rule, maxAge, warning }) =>
-    `${`${method} ${url}`.padEnd(width)}  ${rule}${maxAge === undefined ? '' : ` (at most ${maxAge} s old)`}${warning === undefined ? '' : `  ! ${warning}`}`)
+  const lines = routes.map(
+    ({ method, url, rule, maxAge, warning }) =>
+      `${`${method} ${url}`.padEnd(width)}  ${rule}${maxAge === undefined ? '' : ` (at most ${maxAge} s old)`}${warning === undefined ? '' : `  ! ${warning}`}`
+  )
   const counts = Object.entries(observed).map(([code, count]) => `would have refused: ${code} ${count} times`)
   return [`mode: ${mode}`, ...lines, ...counts, ...warnings.map(warning => `! ${warning}`), ''].join('\n')
 }

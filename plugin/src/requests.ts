@@ -29,7 +29,10 @@ export function sameOrigin (request: FastifyRequest, publicOrigin: string): bool
 }
 
 /** Reads a form into memory, so that it can be carried or its code taken out; undefined past the limit. */
-export async function readFormBody (request: FastifyRequest, payload: AsyncIterable<Buffer | string>): Promise<Buffer | undefined> {
+export async function readFormBody (
+  request: FastifyRequest,
+  payload: AsyncIterable<Buffer | string>
+): Promise<Buffer | undefined> {
   if (mediaType(request) !== 'application/x-www-form-urlencoded') return undefined
   const parts: Buffer[] = []
   let length = 0

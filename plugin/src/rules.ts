@@ -7,7 +7,7 @@ import { canonicalTarget } from './path.ts'
 
 export interface Rule {
   readonly rule: 'gated' | 'public' | 'own'
-  readonly stepUp: { readonly maxAge: number, readonly action: string | undefined } | null
+  readonly stepUp: { readonly maxAge: number; readonly action: string | undefined } | null
 }
 
 /** What the plugin's own routes declare. Compared by identity, so no console can declare it by accident. */
@@ -23,7 +23,9 @@ const OWN: Rule = { rule: 'own', stepUp: null }
 
 export interface Rules {
   readonly of: (request: FastifyRequest, target: string) => Ruled
-  /** For a route that is known before any request: `url` as it was declared. Throws a sentence on a wrong declaration. */
+  /**
+   * For a route that is known before any request: `url` as it was declared. Throws a sentence on a wrong declaration.
+   */
   readonly declared: (method: string, url: string, config: unknown) => Rule
 }
 
@@ -33,10 +35,10 @@ export function createRules (settings: Pick<Settings, 'stepUpPatterns' | 'public
 
   function byPattern (method: string, path: string): Rule | undefined {
     const asked = method === 'HEAD' ? 'GET' : method
-    const named = (one: { readonly method: string | undefined, readonly test: (path: string) => boolean }): boolean =>
+    const named = (one: { readonly method: string | undefined; readonly test: (path: string) => boolean }): boolean =>
       (one.method === undefined || one.method === asked) && one.test(path)
     const stepUps = settings.stepUpPatterns.filter(named)
-    if (stepUps.length > 0) return { rule: 'gated', stepUp: { maxAge: Math.min(...stepUps.map(one => one.maxAge)), action: undefined } }
+    if (stepUps.length > 0) { return { rule: 'gated', stepUp: { maxAge: Math.min(...stepUps.map(one => one.maxAge)), action: undefined } } }
     return settings.publicPatterns.some(named) ? PUBLIC : undefined
   }
 
@@ -46,36 +48,51 @@ export function createRules (settings: Pick<Settings, 'stepUpPatterns' | 'public
     if (rule === undefined || rule === UPGRADE_ROUTE) return byPattern(method, url) ?? GATED
     const { public: open, stepUp, ...rest } = rule
     const unknown = Object.keys(rest)
-    if (unknown.length > 0) throw new Error(`postern cannot start: ${where} declares "${unknown[0]}", which is not "public" or "stepUp".`)
-    if (open !== undefined && typeof open !== 'boolean') throw new Error(`postern cannot start: ${where} declares "public" as something else than true or false.`)
-    if (stepUp !== undefined && stepUp !== true && (typeof stepUp !== 'object' || stepUp === null)) throw new Error(`postern cannot start: ${where} declares "stepUp" as something else than true or { maxAge }.`)
-    if (stepUp === undefined) return open === true ? PUBLIC : byPattern(method, url) ?? GATED
+    if (unknown.length > 0) { throw new Error(`postern cannot start: ${where} declares "${unknown[0]}", which is not "public" or "stepUp".`) }
+    if (open !== undefined && typeof open !== 'boolean') { throw new Error(`postern cannot start: ${where} declares "public" as something else than true or false.`) }
+    if (stepUp !== undefined && stepUp !== true && (typeof stepUp !== 'object' || stepUp === null)) { throw new Error(`postern cannot start: ${where} declares "stepUp" as something else than true or { maxAge }.`) }
+    if (stepUp === undefined) return open === true ? PUBLIC : (byPattern(method, url) ?? GATED)
     if (open === true) throw new Error(`postern cannot start: ${where} is declared public and step-up at once.`)
-    return { rule: 'gated', stepUp: { maxAge: checkedMaxAge(stepUp === true ? undefined : stepUp.maxAge, where), action: stepUp === true ? undefined : stepUp.action } }
+    return {
+      rule: 'gated',
+      stepUp: {
+        maxAge: checkedMaxAge(stepUp === true ? undefined : stepUp.maxAge, where),
+        action: stepUp === true ? undefined : stepUp.action
+      }
+    }
   }
 
   function ofTarget (method: string, target: string): Ruled {
     const canonical = canonicalTarget(target)
-    return 'refused' in canonical ? canonical : byPattern(method, canonical.path) ?? GATED
+    return 'refused' in canonical ? canonical : (byPattern(method, canonical.path) ?? GATED)
   }
 
   return {
     declared: (method, url, config) => declaredRule(method, url, ruleOf(config)),
     of: (request, target) => {
-      const config: object & { readonly url?: string, readonly postern?: RouteRule | undefined } = request.routeOptions.config
+      const config: object & { readonly url?: string; readonly postern?: RouteRule | undefined } =
+        request.routeOptions.config
       const rule = known.get(config)
       if (rule !== undefined) return rule
       const url = config.url
-      if (url === undefined || config.postern === UPGRADE_ROUTE || (url.includes('*') && config.postern !== OWN_ROUTE)) {
+      if (
+        url === undefined ||
+        config.postern === UPGRADE_ROUTE ||
+        (url.includes('*') && config.postern !== OWN_ROUTE)
+      ) {
         // Whoever parses the path again must read what we read.
         const ruled = ofTarget(request.method, target)
         if ('refused' in ruled || config.postern === undefined || config.postern === UPGRADE_ROUTE) return ruled
         const declared = declaredRule(request.method, url ?? 'that is not found', config.postern)
-        return ruled.stepUp ?? declared.stepUp ? { rule: 'gated', stepUp: strictest(ruled.stepUp, declared.stepUp) } : declared
+        return (ruled.stepUp ?? declared.stepUp)
+          ? { rule: 'gated', stepUp: strictest(ruled.stepUp, declared.stepUp) }
+          : declared
       }
       const fresh = declaredRule(request.method, url, config.postern)
       // One route of several methods has one config: its pattern may name only one of them.
-      if (config.postern !== undefined || settings.stepUpPatterns.length + settings.publicPatterns.length === 0) known.set(config, fresh)
+      if (config.postern !== undefined || settings.stepUpPatterns.length + settings.publicPatterns.length === 0) {
+        known.set(config, fresh)
+      }
       return fresh
     }
   }
@@ -88,5 +105,7 @@ function strictest (one: Rule['stepUp'], other: Rule['stepUp']): Rule['stepUp'] 
 
 // The one narrowing of this boundary: a route's config, which the console wrote.
 function ruleOf (config: unknown): RouteRule | undefined {
-  return typeof config === 'object' && config !== null ? (config as { readonly postern?: RouteRule }).postern : undefined
+  return typeof config === 'object' && config !== null
+    ? (config as { readonly postern?: RouteRule }).postern
+    : undefined
 }

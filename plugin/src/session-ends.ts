@@ -16,7 +16,15 @@ export interface SessionEnds {
 
 const REMEMBERED = 10_000
 
-export function createSessionEnds ({ client, assurances, namesCredentials }: { readonly client: Client, readonly assurances: Assurances, readonly namesCredentials: boolean }): SessionEnds {
+export function createSessionEnds ({
+  client,
+  assurances,
+  namesCredentials
+}: {
+  readonly client: Client
+  readonly assurances: Assurances
+  readonly namesCredentials: boolean
+}): SessionEnds {
   /** true = ended and seen with nobody since, false = owed. */
   const sessions = new Map<string, boolean>()
 
@@ -44,7 +52,7 @@ export function createSessionEnds ({ client, assurances, namesCredentials }: { r
       const key = `${kind}\n${session}`
       const ended = sessions.get(key)
       if (ended === undefined) return true
-      if (!ended && !await finish(kind, session, key)) return false
+      if (!ended && !(await finish(kind, session, key))) return false
       // Somebody is logged in again: the next time nobody is, it ends anew.
       sessions.delete(key)
       return true

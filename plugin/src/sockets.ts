@@ -11,10 +11,14 @@ export interface Sockets {
   readonly upgradeOf: (request: FastifyRequest) => Upgrade | undefined
   /** Lets the upgrade through to whoever listens, and watches its socket. */
   readonly pass: (upgrade: Upgrade, who: Who | undefined) => void
-  /** Asks again about every open socket that is not known to be verified; closes those that are not. */
-  readonly sweep: () => Promise<void>
+  /** From now on open sockets are looked after: one whose assurance ended is closed. */
+  readonly start: () => void
+  readonly stop: () => void
   readonly open: () => number
 }
+
+/** How often open sockets are looked after. */
+const SWEEP_MS = 2_000
 
 export interface Upgrade {
   readonly request: IncomingMessage
@@ -33,8 +37,9 @@ export interface SocketsParts {
 }
 
 /**
- * Node hands an upgrade to `upgrade` listeners past every Fastify hook (fastify/fastify-http-proxy#414). `emit` is the one
- * place that all of them go through, whenever they were added, so the request is sent through a hidden route first.
+ * Node hands an upgrade to `upgrade` listeners past every Fastify hook (fastify/fastify-http-proxy#414). `emit` is
+ * the one place that all of them go through, whenever they were added, so the request is sent through a hidden route
+ * first.
  */
 export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): Sockets {
   const upgrades = new WeakMap<IncomingMessage, Upgrade>()
@@ -48,7 +53,9 @@ export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): S
     socket.on('error', ignore)
     response.shouldKeepAlive = false
     response.assignSocket(asSocket(socket))
-    response.on('finish', () => { socket.end() })
+    response.on('finish', () => {
+      socket.end()
+    })
     upgrades.set(request, { request, socket, head, response, target })
     // The console's own hooks see the path as it came by `originalUrl`; the router sees the hidden one.
     Object.assign(request, { originalUrl: target, url: hiddenPath })
@@ -70,14 +77,21 @@ export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): S
     return emit(event, ...args)
   }
 
+  let sweeping: NodeJS.Timeout | undefined
+
+  // Asks again about every open socket that is not known to be verified; closes those that are not.
   async function sweep (): Promise<void> {
-    await Promise.all([...watched].map(async ([socket, who]) => {
-      if (assurances.known(who.key) !== undefined) return
-      const standing = await assurances.ask(who)
-      if (standing.standing !== 'passed') socket.destroy()
-    }))
+    await Promise.all(
+      [...watched].map(async ([socket, who]) => {
+        if (assurances.known(who.key) !== undefined) return
+        const standing = await assurances.ask(who)
+        if (standing.standing !== 'passed') socket.destroy()
+      })
+    )
   }
-  assurances.onEnded(() => { if (watched.size > 0) void sweep() })
+  assurances.onEnded(() => {
+    if (watched.size > 0) void sweep()
+  })
 
   return {
     upgradeOf: request => upgrades.get(request.raw),
@@ -88,13 +102,19 @@ export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): S
       request.url = target
       if (who !== undefined) {
         watched.set(socket, who)
-        socket.once('close', () => { watched.delete(socket) })
+        socket.once('close', () => {
+          watched.delete(socket)
+        })
       }
       socket.removeListener('error', ignore)
       if (socket.destroyed) return
       emit('upgrade', request, socket, head)
     },
-    sweep,
+    start: () => {
+      sweeping ??= setInterval(() => { if (watched.size > 0) void sweep() }, SWEEP_MS)
+      sweeping.unref()
+    },
+    stop: () => { clearInterval(sweeping) },
     open: () => watched.size
   }
 }
@@ -103,19 +123,35 @@ const OTHER = new Set<string | symbol>(['request', 'checkContinue', 'checkExpect
 
 /** Something that listens for requests beside Fastify answers past every hook, as engine.io's polling does. */
 function refuseOtherListeners (server: Server): void {
-  if (server.listenerCount('request') > 1 || server.listenerCount('checkContinue') > 0 || server.listenerCount('checkExpectation') > 0) throw beside()
-  server.on('newListener', event => { if (OTHER.has(event)) throw beside() })
+  if (
+    server.listenerCount('request') > 1 ||
+    server.listenerCount('checkContinue') > 0 ||
+    server.listenerCount('checkExpectation') > 0
+  ) { throw beside() }
+  server.on('newListener', event => {
+    if (OTHER.has(event)) throw beside()
+  })
 }
 
 function beside (): Error {
-  return new Error('postern: something else listens for requests on this server, beside Fastify and so beside the gate; give it a server of its own behind the gate.')
+  return new Error(
+    'postern: something else listens for requests on this server, beside Fastify and so beside the gate; give it a server of its own behind the gate.'
+  )
 }
 
 function ignore (): void {}
 
 // The narrowing functions of this boundary: Node's events are not typed by name here.
 type Emit = (event: string | symbol, ...args: unknown[]) => boolean
-function emitterOf (server: Server): Emit { return server.emit.bind(server) as Emit }
-function asRequest (value: unknown): IncomingMessage { return value as IncomingMessage }
-function asDuplex (value: unknown): Duplex { return value as Duplex }
-function asSocket (value: Duplex): Parameters<ServerResponse['assignSocket']>[0] { return value as Parameters<ServerResponse['assignSocket']>[0] }
+function emitterOf (server: Server): Emit {
+  return server.emit.bind(server) as Emit
+}
+function asRequest (value: unknown): IncomingMessage {
+  return value as IncomingMessage
+}
+function asDuplex (value: unknown): Duplex {
+  return value as Duplex
+}
+function asSocket (value: Duplex): Parameters<ServerResponse['assignSocket']>[0] {
+  return value as Parameters<ServerResponse['assignSocket']>[0]
+}

@@ -1,4 +1,5 @@
-// Single-use passes for documents that need a code with the very request: a redirect that is stale on return would ask for ever.
+// Single-use passes for documents that need a code with the very request: a redirect that is stale on return would
+// ask for ever.
 
 import type { Clock } from './model.ts'
 

@@ -40,7 +40,11 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
     return { decision: 'pass', state: stateOf(answer, now()) }
   }
 
-  async function decide (passage: Passage, asked: NonNullable<Rule['stepUp']>, code: string | undefined): Promise<Decision> {
+  async function decide (
+    passage: Passage,
+    asked: NonNullable<Rule['stepUp']>,
+    code: string | undefined
+  ): Promise<Decision> {
     const { who, request } = passage
     if (who === undefined || passage.answer === undefined) return refuse(403, 'denied', 'nobody is logged in')
     const { maxAge, action } = asked
@@ -51,13 +55,20 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
       passage.asked = true
       if (standing.standing === 'away') return unavailable(standing.retryAfter)
       if (standing.standing === 'unclear') return deny({ denial: 'unavailable', retryAfter: 30, code: standing.code })
-      if (standing.standing !== 'passed') return deny({ denial: standing.standing === 'enrolment_required' ? 'enrol' : 'login' })
+      if (standing.standing !== 'passed') { return deny({ denial: standing.standing === 'enrolment_required' ? 'enrol' : 'login' }) }
       // Grace is for login only.
       if (standing.grace) return unavailable(5)
       passage.answer = standing.answer
       if (fresh(passage.answer, maxAge)) return passed(passage.answer)
     }
-    const ask = { by: assurances.by(who), purpose: 'step_up' as const, about: { ...about(request, who), action: (action ?? `${request.method} ${pathOf(passage.target)}`).slice(0, 255) } }
+    const ask = {
+      by: assurances.by(who),
+      purpose: 'step_up' as const,
+      about: {
+        ...about(request, who),
+        action: (action ?? `${request.method} ${pathOf(passage.target)}`).slice(0, 255)
+      }
+    }
     if (observing) return refuse(401, 'step_up', 'a step-up that is not fresh')
     if (code !== undefined && code !== '') {
       const answered = await client.open({ ...ask, code: code.slice(0, 64), record: maxAge > 0 })
@@ -66,12 +77,24 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
         if (answered.answer.status !== 'accepted' && answered.answer.status !== 'not_required') return unavailable(5)
         // The remembered age of the step-up is out of date.
         assurances.forgetSession(who.identity.kind, who.identity.session)
-        return { decision: 'pass', state: { ...stateOf(passage.answer, now()), stepUp: answered.answer.status === 'accepted' ? { age: 0, factor: 'code' } : null } }
+        return {
+          decision: 'pass',
+          state: {
+            ...stateOf(passage.answer, now()),
+            stepUp: answered.answer.status === 'accepted' ? { age: 0, factor: 'code' } : null
+          }
+        }
       }
       if (!VERDICTS.has(answered.problem.code)) return otherwise(answered.problem.code)
       const opened = await client.open(ask)
       if (opened.outcome === 'answer' && opened.answer.status === 'open') {
-        return deny({ denial: 'step_up', challenge: opened.answer.challenge, maxAge, action, rejected: answered.problem })
+        return deny({
+          denial: 'step_up',
+          challenge: opened.answer.challenge,
+          maxAge,
+          action,
+          rejected: answered.problem
+        })
       }
       return opened.outcome === 'problem' ? otherwise(opened.problem.code) : unavailable(5)
     }
@@ -86,7 +109,7 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
   return {
     beforeBody: passage => {
       const { rule, answer, who, request } = passage
-      if (rule.stepUp === null || answer === undefined || who === undefined) return refuse(403, 'denied', 'nobody is logged in')
+      if (rule.stepUp === null || answer === undefined || who === undefined) { return refuse(403, 'denied', 'nobody is logged in') }
       if (passage.grace) return unavailable(5)
       if (fresh(answer, rule.stepUp.maxAge)) return passed(answer)
       if (passes.size() > 0 && request.method === 'GET' && passes.use(who.key, passage.target)) return passed(answer)
@@ -95,11 +118,15 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
     },
     afterBody: async (passage, code) => {
       const { stepUp } = passage.rule
-      return stepUp === null ? refuse(403, 'denied', 'no rule lets this request pass') : await decide(passage, stepUp, code)
+      return stepUp === null
+        ? refuse(403, 'denied', 'no rule lets this request pass')
+        : await decide(passage, stepUp, code)
     },
     ask: async (passage, asked) => {
       const { answer } = passage
-      return answer !== undefined && !passage.grace && fresh(answer, asked.maxAge) ? passed(answer) : await decide(passage, asked, passage.code)
+      return answer !== undefined && !passage.grace && fresh(answer, asked.maxAge)
+        ? passed(answer)
+        : await decide(passage, asked, passage.code)
     }
   }
 }

@@ -36,7 +36,7 @@ for (const button of document.querySelectorAll('[data-download]')) {
   })
 }
 
-for (const button of document.querySelectorAll('[data-print]')) button.addEventListener('click', () => { print() })
+for (const button of document.querySelectorAll('[data-print]')) button.addEventListener('click', () => { window.print() })
 
 // A wait counts down in its words and then lets the button go.
 for (const element of document.querySelectorAll('[data-wait]')) {
@@ -63,4 +63,4 @@ for (const form of document.querySelectorAll('form[data-once]')) {
     form.dataset.sent = ''
   })
 }
-addEventListener('pageshow', () => { for (const form of document.querySelectorAll('form[data-once]')) delete form.dataset.sent })
+window.addEventListener('pageshow', () => { for (const form of document.querySelectorAll('form[data-once]')) delete form.dataset.sent })

@@ -8,16 +8,25 @@ import Fastify, { type FastifyInstance, type FastifyRequest, type FastifyServerO
 import postern, { type Identity, type PosternOptions } from '../../plugin/src/index.ts'
 import type { Teardown } from './service.ts'
 
-export interface Hit { readonly route: string, readonly method: string, readonly url: string, readonly body: unknown, readonly headers: Record<string, unknown> }
+export interface Hit {
+  readonly route: string
+  readonly method: string
+  readonly url: string
+  readonly body: unknown
+  readonly headers: Record<string, unknown>
+}
 
 export interface ConsoleOptions {
-  readonly service: { readonly url: string, readonly tenantKey: string }
+  readonly service: { readonly url: string; readonly tenantKey: string }
   readonly server?: FastifyServerOptions
   readonly postern?: Partial<PosternOptions>
   /** Before the plugin. */
   readonly before?: (app: FastifyInstance) => Promise<void> | void
   /** After the plugin and the console's own routes. */
-  readonly after?: (app: FastifyInstance, hit: (route: string) => (request: FastifyRequest) => unknown) => Promise<void> | void
+  readonly after?: (
+    app: FastifyInstance,
+    hit: (route: string) => (request: FastifyRequest) => unknown
+  ) => Promise<void> | void
   readonly listen?: boolean
 }
 
@@ -31,10 +40,18 @@ export function identifyBySid (request: FastifyRequest): Identity | null {
 
 export async function startConsole (t: Teardown, options: ConsoleOptions) {
   const hits: Hit[] = []
-  const hit = (route: string) => (request: FastifyRequest): unknown => {
-    hits.push({ route, method: request.method, url: request.raw.url ?? '', body: request.body, headers: { ...request.headers } })
-    return { route, postern: request.postern }
-  }
+  const hit =
+    (route: string) =>
+      (request: FastifyRequest): unknown => {
+        hits.push({
+          route,
+          method: request.method,
+          url: request.raw.url ?? '',
+          body: request.body,
+          headers: { ...request.headers }
+        })
+        return { route, postern: request.postern }
+      }
   const app = Fastify({ forceCloseConnections: true, ...options.server })
   await app.register(cookie)
   await app.register(formbody)
@@ -57,12 +74,20 @@ export async function startConsole (t: Teardown, options: ConsoleOptions) {
   app.post('/settings', { config: { postern: { stepUp: { maxAge: 300 } } } }, hit('sensitive'))
   app.get('/export', { config: { postern: { stepUp: { maxAge: 0 } } } }, hit('sensitive'))
   app.post('/export', { config: { postern: { stepUp: { maxAge: 0 } } } }, hit('sensitive'))
-  app.post('/logout', async (request, reply) => { await reply.posternLogout(); return hit('logout')(request) })
-  app.get('/inside', async (request, reply) => { await reply.posternStepUp({ action: 'look inside' }); return hit('inside')(request) })
+  app.post('/logout', async (request, reply) => {
+    await reply.posternLogout()
+    return hit('logout')(request)
+  })
+  app.get('/inside', async (request, reply) => {
+    await reply.posternStepUp({ action: 'look inside' })
+    return hit('inside')(request)
+  })
   await options.after?.(app, hit)
   if (options.listen !== false) await app.listen({ port: 0, host: '127.0.0.1' })
   else await app.ready()
-  t.teardown(async () => { await app.close() })
+  t.teardown(async () => {
+    await app.close()
+  })
   const port = options.listen === false ? 0 : (app.server.address() as AddressInfo).port
   return { app, hits, port, publicOrigin, url: `http://127.0.0.1:${port}`, routes: () => hits.map(one => one.route) }
 }
@@ -74,32 +99,61 @@ export function bindingName (tenant = 't1', insecure = false): string {
   return `${insecure ? '' : '__Host-'}postern-${createHash('sha256').update(tenant).digest('hex').slice(0, 8)}`
 }
 
-export interface Answered { readonly status: number, readonly headers: Record<string, string>, readonly cookies: readonly string[], readonly body: string }
+export interface Answered {
+  readonly status: number
+  readonly headers: Record<string, string>
+  readonly cookies: readonly string[]
+  readonly body: string
+}
 
 /** Sends bytes as they are and reads one answer: no client library tidies the target or the headers. */
 export async function raw (port: number, request: string | Buffer, waitMs = 4000): Promise<Answered> {
   return await new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1')
     let text = Buffer.alloc(0)
-    const timer = setTimeout(() => { socket.destroy(); resolve(parse(text.toString('latin1'))) }, waitMs)
-    const finish = (): void => { clearTimeout(timer); resolve(parse(text.toString('latin1'))) }
-    socket.on('connect', () => { socket.write(request) })
+    const timer = setTimeout(() => {
+      socket.destroy()
+      resolve(parse(text.toString('latin1')))
+    }, waitMs)
+    const finish = (): void => {
+      clearTimeout(timer)
+      resolve(parse(text.toString('latin1')))
+    }
+    socket.on('connect', () => {
+      socket.write(request)
+    })
     socket.on('data', data => {
       text = Buffer.concat([text, data])
       const seen = text.toString('latin1')
       const end = seen.indexOf('\r\n\r\n')
-      if (/^HTTP\/1\.1 101/.test(seen) && end !== -1) { finish(); socket.destroy() }
+      if (/^HTTP\/1\.1 101/.test(seen) && end !== -1) {
+        finish()
+        socket.destroy()
+      }
     })
     socket.on('end', finish)
     socket.on('close', finish)
-    socket.on('error', error => { if (text.length === 0 && !/ECONNRESET|EPIPE/.test(error.message)) { clearTimeout(timer); reject(error) } else finish() })
+    socket.on('error', error => {
+      if (text.length === 0 && !/ECONNRESET|EPIPE/.test(error.message)) {
+        clearTimeout(timer)
+        reject(error)
+      } else finish()
+    })
   })
 }
 
 /** A request in raw lines, closed after its answer. */
 export function lines (method: string, target: string, headers: readonly string[] = [], body = ''): string {
   const length = body === '' ? [] : [`Content-Length: ${Buffer.byteLength(body)}`]
-  return [`${method} ${target} HTTP/1.1`, 'Host: 127.0.0.1', 'Connection: close', ...headers, ...length, '', body].join('\r\n')
+  return [
+    `${method} ${target} HTTP/1.1`,
+    'Host: 127.0.0.1',
+    'Connection: close',
+    ...headers,
+    ...length,
+    '',
+    body
+  ].join('\r\n')
 }
 
 function parse (text: string): Answered {
@@ -120,7 +174,14 @@ function parse (text: string): Answered {
 export const binding = (text: string): string => createHash('sha256').update(text).digest('base64url').slice(0, 22)
 
 /** Makes the fake service know this session as verified in this browser. */
-export function makeVerified (fake: { readonly passed: Map<string, { subject: string, browser: string, loginAt: number, stepUpAt: number | null }> }, sid: string, browser: string, stepUpSecondsAgo?: number): void {
+export function makeVerified (
+  fake: {
+    readonly passed: Map<string, { subject: string; browser: string; loginAt: number; stepUpAt: number | null }>
+  },
+  sid: string,
+  browser: string,
+  stepUpSecondsAgo?: number
+): void {
   const session = createHash('sha256').update(`postern-session\0cookie\0${sid}`).digest('base64url')
   fake.passed.set(session, {
     subject: sid.split('.')[0] ?? '',
@@ -131,4 +192,5 @@ export function makeVerified (fake: { readonly passed: Map<string, { subject: st
 }
 
 /** A Cookie line for a session and, where given, a browser. */
-export const cookies = (sid: string, browser?: string): string => `Cookie: sid=${sid}${browser === undefined ? '' : `; ${bindingName()}=${browser}`}`
+export const cookies = (sid: string, browser?: string): string =>
+  `Cookie: sid=${sid}${browser === undefined ? '' : `; ${bindingName()}=${browser}`}`

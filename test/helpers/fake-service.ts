@@ -1,4 +1,5 @@
-// A small service that speaks docs/interface.md and does what a test tells it: for what the real one cannot be made to do.
+// A small service that speaks docs/interface.md and does what a test tells it: for what the real one cannot be made
+// to do.
 
 import { createHash, randomBytes } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
@@ -12,10 +13,29 @@ export interface Seen {
   readonly body: string
 }
 
-interface Passed { subject: string, browser: string, loginAt: number, stepUpAt: number | null }
-interface Challenge { id: string, purpose: string, key: string, returnPath: string | undefined, left: number, by: By }
-interface By { subject: string, session: string, browser: string }
-interface Stream { response: ServerResponse, after: number }
+interface Passed {
+  subject: string
+  browser: string
+  loginAt: number
+  stepUpAt: number | null
+}
+interface Challenge {
+  id: string
+  purpose: string
+  key: string
+  returnPath: string | undefined
+  left: number
+  by: By
+}
+interface By {
+  subject: string
+  session: string
+  browser: string
+}
+interface Stream {
+  response: ServerResponse
+  after: number
+}
 
 const hash = (text: string): string => createHash('sha256').update(text).digest('base64url')
 
@@ -30,7 +50,7 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
   const mustEnrol = new Set<string>()
   const seen: Seen[] = []
   const streams = new Set<Stream>()
-  const changes: { number: number, kind: string, session_ref?: string, subject?: string }[] = []
+  const changes: { number: number; kind: string; session_ref?: string; subject?: string }[] = []
   const state = {
     trouble: 'none' as Trouble,
     /** Heartbeats and changes are held back, the socket stays open. */
@@ -44,7 +64,11 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
   const key = (by: By): string => `${by.session}\n${by.browser}\n${by.subject}`
 
   function change (kind: 'session' | 'subject' | 'tenant', name?: string): void {
-    changes.push({ number: changes.length + 1, kind, ...(kind === 'session' ? { session_ref: name ?? '' } : kind === 'subject' ? { subject: name ?? '' } : {}) })
+    changes.push({
+      number: changes.length + 1,
+      kind,
+      ...(kind === 'session' ? { session_ref: name ?? '' } : kind === 'subject' ? { subject: name ?? '' } : {})
+    })
     flush()
   }
 
@@ -60,18 +84,27 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
 
   function beat (): void {
     flush()
-    if (!state.frozen) for (const stream of streams) stream.response.write(`event: newest\ndata: {"number":${stream.after}}\n\n`)
+    if (!state.frozen) { for (const stream of streams) stream.response.write(`event: newest\ndata: {"number":${stream.after}}\n\n`) }
   }
 
   function answer (by: By) {
     const record = passed.get(by.session)
     if (record !== undefined && record.subject !== by.subject) passed.delete(by.session)
     const good = record !== undefined && record.subject === by.subject && record.browser === by.browser
-    const status = plain.has(by.subject) ? 'not_required' : mustEnrol.has(by.subject) ? 'enrolment_required' : good ? 'verified' : 'verification_required'
+    const status = plain.has(by.subject)
+      ? 'not_required'
+      : mustEnrol.has(by.subject)
+        ? 'enrolment_required'
+        : good
+          ? 'verified'
+          : 'verification_required'
     return {
       status,
       login: good ? { expires_in: 86_400 } : null,
-      step_up: good && record.stepUpAt !== null ? { age: Math.floor((Date.now() - record.stepUpAt) / 1000), factor: 'totp' } : null,
+      step_up:
+        good && record.stepUpAt !== null
+          ? { age: Math.floor((Date.now() - record.stepUpAt) / 1000), factor: 'totp' }
+          : null,
       totp: plain.has(by.subject) ? 'not_enabled' : 'enabled',
       session_ref: hash(`ref ${by.session}`),
       change: changes.length
@@ -81,22 +114,40 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
   function open (by: By, purpose: string, returnPath: string | undefined): Challenge {
     const slot = `${key(by)}\n${purpose}`
     const live = [...challenges.values()].find(one => one.key === slot && one.left > 0)
-    const challenge = live ?? { id: randomBytes(20).toString('base64url'), purpose, key: slot, returnPath, left: 5, by }
+    const challenge = live ?? {
+      id: randomBytes(20).toString('base64url'),
+      purpose,
+      key: slot,
+      returnPath,
+      left: 5,
+      by
+    }
     if (returnPath !== undefined) challenge.returnPath = returnPath
     challenges.set(challenge.id, challenge)
     return challenge
   }
 
   /** Answers a challenge as the service would: the status of the problem, or nothing. */
-  function submit (challenge: Challenge, code: string, record: boolean, nextBrowser?: string): [number, string, Record<string, unknown>?] | undefined {
+  function submit (
+    challenge: Challenge,
+    code: string,
+    record: boolean,
+    nextBrowser?: string
+  ): [number, string, Record<string, unknown>?] | undefined {
     if (challenge.left <= 0) return [410, 'challenge_gone']
     if (!/^\d{6}$/.test(code)) return [400, 'code_malformed']
     challenge.left--
     if (code !== '123456') return [403, 'code_rejected', { attempts_left: challenge.left }]
     challenges.delete(challenge.id)
     const { by } = challenge
-    if (challenge.purpose === 'login') passed.set(by.session, { subject: by.subject, browser: nextBrowser ?? by.browser, loginAt: Date.now(), stepUpAt: null })
-    else if (record) {
+    if (challenge.purpose === 'login') {
+      passed.set(by.session, {
+        subject: by.subject,
+        browser: nextBrowser ?? by.browser,
+        loginAt: Date.now(),
+        stepUpAt: null
+      })
+    } else if (record) {
       const login = passed.get(by.session)
       if (login !== undefined) login.stepUpAt = Date.now()
     }
@@ -107,26 +158,45 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
     response.writeHead(status, { 'content-type': status >= 400 ? 'application/problem+json' : 'application/json' })
     response.end(body === undefined ? '' : JSON.stringify(body))
   }
-  const problem = (response: ServerResponse, status: number, code: string, more: Record<string, unknown> = {}): void =>
-    json(response, status, { type: `urn:postern:problem:${code}`, title: code, status, code, ...more })
+  const problem = (
+    response: ServerResponse,
+    status: number,
+    code: string,
+    more: Record<string, unknown> = {}
+  ): void => json(response, status, { type: `urn:postern:problem:${code}`, title: code, status, code, ...more })
   const plainText = (name: unknown): string => Buffer.from(String(name ?? ''), 'base64url').toString()
 
   async function handle (request: IncomingMessage, response: ServerResponse): Promise<void> {
     const parts: Buffer[] = []
     for await (const part of request) parts.push(part)
-    const one: Seen = { method: request.method ?? '', url: request.url ?? '', headers: request.headers, body: Buffer.concat(parts).toString() }
+    const one: Seen = {
+      method: request.method ?? '',
+      url: request.url ?? '',
+      headers: request.headers,
+      body: Buffer.concat(parts).toString()
+    }
     seen.push(one)
     switch (state.trouble) {
-      case 'hang': return
-      case 'reset': request.socket.destroy(); return
-      case 'unavailable': return problem(response, 503, 'unavailable')
-      case 'failing': return problem(response, 500, 'internal')
-      case 'unauthenticated': return problem(response, 401, 'unauthenticated')
-      case 'nonsense': return json(response, 200, { status: 'sure' })
+      case 'hang':
+        return
+      case 'reset':
+        request.socket.destroy()
+        return
+      case 'unavailable':
+        return problem(response, 503, 'unavailable')
+      case 'failing':
+        return problem(response, 500, 'internal')
+      case 'unauthenticated':
+        return problem(response, 401, 'unauthenticated')
+      case 'nonsense':
+        return json(response, 200, { status: 'sure' })
     }
     if (request.headers.authorization !== `Bearer ${tenantKey}`) return problem(response, 401, 'unauthenticated')
     const { pathname } = new URL(one.url, 'http://service')
-    const body = one.headers['content-type']?.startsWith('application/json') === true && one.body !== '' ? JSON.parse(one.body) : undefined
+    const body =
+      one.headers['content-type']?.startsWith('application/json') === true && one.body !== ''
+        ? JSON.parse(one.body)
+        : undefined
     const [, , resource = '', id = '', action = ''] = pathname.split('/')
 
     if (pathname === '/v1/changes') {
@@ -138,7 +208,11 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
       return
     }
     if (resource === 'assurances' && request.method === 'GET') {
-      const made = answer({ subject: plainText(request.headers['postern-subject']), session: id, browser: String(request.headers['postern-browser']) })
+      const made = answer({
+        subject: plainText(request.headers['postern-subject']),
+        session: id,
+        browser: String(request.headers['postern-browser'])
+      })
       await state.beforeAnswer()
       return json(response, 200, made)
     }
@@ -155,7 +229,9 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
     }
     if (action === 'credentials-changed') {
       const subject = plainText(id)
-      for (const [session, record] of passed) if (record.subject === subject && session !== body.keep?.session) passed.delete(session)
+      for (const [session, record] of passed) {
+        if (record.subject === subject && session !== body.keep?.session) passed.delete(session)
+      }
       change('subject', subject)
       return json(response, 204, undefined)
     }
@@ -170,11 +246,28 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
       if (code !== undefined) {
         const wrong = submit(challenge, code, record !== false)
         if (wrong !== undefined) return problem(response, ...wrong)
-        return json(response, 200, { status: 'accepted', verification: { assurance: { purpose, factor: 'totp', expires_in: 900, bound_to_next: false, backup_codes_left: null } } })
+        return json(response, 200, {
+          status: 'accepted',
+          verification: {
+            assurance: { purpose, factor: 'totp', expires_in: 900, bound_to_next: false, backup_codes_left: null }
+          }
+        })
       }
       return json(response, 200, {
         status: 'open',
-        challenge: { id: challenge.id, purpose, methods: ['totp', 'backup_code'], attempts_left: challenge.left, expires_in: 600, wait_for: 0, locked: false, masked_address: null, mailed: false, resend_in: 0, csrf: 'token' }
+        challenge: {
+          id: challenge.id,
+          purpose,
+          methods: ['totp', 'backup_code'],
+          attempts_left: challenge.left,
+          expires_in: 600,
+          wait_for: 0,
+          locked: false,
+          masked_address: null,
+          mailed: false,
+          resend_in: 0,
+          csrf: 'token'
+        }
       })
     }
     if (pathname.startsWith('/pages/')) return pages(one, pathname.slice('/pages/'.length), response)
@@ -183,8 +276,16 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
 
   function pages (request: Seen, rest: string, response: ServerResponse): void {
     if (state.page?.(request, response) === true) return
-    const by: By = { subject: plainText(request.headers['postern-subject']), session: String(request.headers['postern-session']), browser: String(request.headers['postern-browser']) }
-    const html = (text: string): void => { response.writeHead(200, { 'content-type': 'text/html; charset=utf-8', 'set-cookie': 'service=never' }).end(`<!doctype html><title>${text}</title><h1>${text}</h1>`) }
+    const by: By = {
+      subject: plainText(request.headers['postern-subject']),
+      session: String(request.headers['postern-session']),
+      browser: String(request.headers['postern-browser'])
+    }
+    const html = (text: string): void => {
+      response
+        .writeHead(200, { 'content-type': 'text/html; charset=utf-8', 'set-cookie': 'service=never' })
+        .end(`<!doctype html><title>${text}</title><h1>${text}</h1>`)
+    }
     const [page, id = ''] = rest.split('/')
     if (page === 'verify') {
       const challenge = challenges.get(id)
@@ -193,15 +294,26 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
       const code = new URLSearchParams(request.body).get('code') ?? ''
       const wrong = submit(challenge, code, true, String(request.headers['postern-next-browser']))
       if (wrong !== undefined) return html('That code is not right')
-      response.writeHead(303, { location: challenge.returnPath ?? '/', ...(challenge.purpose === 'login' ? { 'postern-bind': 'next' } : {}) }).end()
+      response
+        .writeHead(303, {
+          location: challenge.returnPath ?? '/',
+          ...(challenge.purpose === 'login' ? { 'postern-bind': 'next' } : {})
+        })
+        .end()
       return
     }
     if (page === 'settings' || page === 'enrol' || page === 'assets') return html(page)
     problem(response, 404, 'not_found')
   }
 
-  const server = createServer((request, response) => { handle(request, response).catch(() => { response.destroy() }) })
-  await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
+  const server = createServer((request, response) => {
+    handle(request, response).catch(() => {
+      response.destroy()
+    })
+  })
+  await new Promise<void>(resolve => {
+    server.listen(0, '127.0.0.1', resolve)
+  })
   const { port } = server.address() as AddressInfo
   const heart = setInterval(beat, options.heartbeatMs ?? 100)
   heart.unref()
