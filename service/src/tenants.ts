@@ -13,12 +13,34 @@ export interface TenantConfig extends Tenant {
   readonly keys: readonly TenantKey[]
 }
 
-/** Settings of a tenant beside id, name and keys, as they stand in the file. */
-const TENANT_WORDS = {
-  require: ['nobody', 'everyone'],
-  first_enrolment: ['none', 'email', 'enrolment_code'],
-  email: ['on', 'off', 'counts'],
-  step_up: ['any', 'totp']
+/** Settings of a tenant that are one of a few words: the words, the default, what they are for. */
+export const TENANT_WORDS = {
+  require: { words: ['nobody', 'everyone'], default: 'nobody', text: 'Who must have 2FA.' },
+  first_enrolment: {
+    words: ['none', 'email', 'enrolment_code'],
+    default: 'none',
+    text: 'What a first enrolment asks for: nothing, a code to the console\'s address, or a code from an administrator.'
+  },
+  email: {
+    words: ['on', 'off', 'counts'],
+    default: 'on',
+    text: 'Whether e-mail login verification is offered, and whether it counts where 2FA is required.'
+  },
+  step_up: { words: ['any', 'totp'], default: 'any', text: 'What a step-up takes of who has e-mail verification only.' }
+} as const
+
+/** The other settings of a tenant, for the documentation and the check of unknown ones. */
+export const TENANT_SETTINGS = {
+  id: { default: 'required', text: 'Immutable name, 1 to 40 of `a-z`, `0-9` and `-`; it stands in keys and rows.' },
+  name: { default: 'required', text: 'What people are shown, 1 to 64 characters.' },
+  issuer: { default: '`name`', text: 'Label of the key in authenticator apps, without a colon.' },
+  keys: {
+    default: 'required',
+    text: 'Keys as `{ "id", "scope": "gate" or "admin", "sha256" }`, at most two of each scope; `postern tenants key` makes one.'
+  },
+  require_from: { default: 'at once', text: 'Date from which `require` bites, as `2027-01-31`.' },
+  exempt: { default: '`[]`', text: 'Words by which `identify` may pass a login: `api_token`, `sso`.' },
+  limits: { default: '`{}`', text: 'Limits and lifetimes, see below.' }
 } as const
 
 /** Limits are named in snake_case in configuration. */
@@ -60,16 +82,7 @@ function readTenant (given: unknown, where: string, mistakes: string[]): TenantC
     return undefined
   }
   const before = mistakes.length
-  const known = new Set([
-    'id',
-    'name',
-    'issuer',
-    'keys',
-    'limits',
-    'exempt',
-    'require_from',
-    ...Object.keys(TENANT_WORDS)
-  ])
+  const known = new Set([...Object.keys(TENANT_SETTINGS), ...Object.keys(TENANT_WORDS)])
   for (const name of Object.keys(given)) {
     if (!known.has(name)) mistakes.push(`${where}.${name} is not a setting of a tenant`)
   }
@@ -83,16 +96,12 @@ function readTenant (given: unknown, where: string, mistakes: string[]): TenantC
   if (issuer !== undefined && (typeof issuer !== 'string' || !/^[^\p{C}:]{1,64}$/u.test(issuer))) {
     mistakes.push(`${where}.issuer must be 1 to 64 characters without a colon`)
   }
-  const word = <N extends keyof typeof TENANT_WORDS>(name: N): (typeof TENANT_WORDS)[N][number] => {
-    const words: readonly (typeof TENANT_WORDS)[N][number][] = TENANT_WORDS[name]
-    const chosen =
-      given[name] === undefined
-        ? name === 'email'
-          ? words.find(one => one === 'on')
-          : words[0]
-        : words.find(one => one === given[name])
+  const word = <N extends keyof typeof TENANT_WORDS>(name: N): (typeof TENANT_WORDS)[N]['words'][number] => {
+    const row = TENANT_WORDS[name]
+    const words: readonly (typeof TENANT_WORDS)[N]['words'][number][] = row.words
+    const chosen = given[name] === undefined ? row.default : words.find(one => one === given[name])
     if (chosen === undefined) mistakes.push(`${where}.${name} must be one of ${words.join(', ')}`)
-    return chosen ?? TENANT_WORDS[name][0]
+    return chosen ?? row.default
   }
   const exempt = given.exempt ?? []
   if (!Array.isArray(exempt) || !exempt.every(one => one === 'api_token' || one === 'sso')) {
@@ -156,8 +165,11 @@ function readKeys (given: unknown, where: string, mistakes: string[]): readonly 
       return []
     }
     const { id, scope, sha256 } = one
-    if (typeof id !== 'string' || !/^[a-z0-9-]{1,16}$/.test(id)) { mistakes.push(`${at}.id must be 1 to 16 of a-z, 0-9 and -`) } else if (scope !== 'gate' && scope !== 'admin') mistakes.push(`${at}.scope must be gate or admin`)
-    else if (typeof sha256 !== 'string' || !/^[0-9a-f]{64}$/.test(sha256)) { mistakes.push(`${at}.sha256 must be the SHA-256 of the key in hex`) } else return [{ id, scope, sha256 }]
+    if (typeof id !== 'string' || !/^[a-z0-9-]{1,16}$/.test(id)) mistakes.push(`${at}.id must be 1 to 16 of a-z, 0-9 and -`)
+    else if (scope !== 'gate' && scope !== 'admin') mistakes.push(`${at}.scope must be gate or admin`)
+    else if (typeof sha256 !== 'string' || !/^[0-9a-f]{64}$/.test(sha256)) {
+      mistakes.push(`${at}.sha256 must be the SHA-256 of the key in hex`)
+    } else return [{ id, scope, sha256 }]
     return []
   })
   for (const scope of ['gate', 'admin']) {
