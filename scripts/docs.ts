@@ -6,6 +6,7 @@ import { buildApp } from '../service/src/app.ts'
 import { readConfig, SETTINGS } from '../service/src/config.ts'
 import { LIMITS } from '../service/src/domain/policy.ts'
 import { PROBLEMS } from '../service/src/domain/problems.ts'
+import { PROBLEMS as GATE_PROBLEMS } from '../plugin/src/problems.ts'
 import { snakeCase, TENANT_SETTINGS, TENANT_WORDS } from '../service/src/tenants.ts'
 
 const root = new URL('..', import.meta.url)
@@ -26,7 +27,11 @@ function problems (): string {
     'Every error of the interface is an RFC 9457 problem document (`application/problem+json`) with `type`, `title`, `status` and a stable `code`. ' +
     'Codes never change meaning. Beside the code may stand `attempts_left`, `retry_after` (seconds), `next_in` (seconds until the next code), ' +
     '`clock_off` (seconds by which the phone is ahead), `detail` and `errors`; a 429 and a 503 carry `Retry-After`.',
-    table(['code', 'status', 'meaning'], Object.entries(PROBLEMS).map(([code, { status, title }]) => [`\`${code}\``, status, title]))
+    table(['code', 'status', 'meaning'], Object.entries(PROBLEMS).map(([code, { status, title }]) => [`\`${code}\``, status, title])),
+    '## Problems of the gate',
+    'What the plugin answers to scripts in the console\'s place. A denial has status 401 (or 403 where `deniedStatus` says so) and carries `verify_url`, ' +
+    'a step-up also `challenge`, `methods`, `csrf` and `max_age`.',
+    table(['code', 'meaning'], Object.entries(GATE_PROBLEMS).map(([code, title]) => [`\`${code}\``, title]))
   )
 }
 

@@ -6,16 +6,26 @@ import { browserName, type Binding } from './binding.ts'
 import type { Client } from './client.ts'
 import { readForm } from './forms.ts'
 import type { Denial, Passage } from './gate.ts'
+import { chosenLanguage } from './language.ts'
 import type { About, Who } from './model.ts'
 import type { Settings } from './options.ts'
 import { CONTENT_SECURITY_POLICY, type OwnPage, type OwnPages, type Seen } from './own-pages.ts'
 import { returnPath } from './path.ts'
+import { problemDocument } from './problems.ts'
 import { isDocument, isNavigation, sameOrigin } from './requests.ts'
 
 export interface Answering {
   /** Sends the answer of a denial. Does not wait for it to be written. */
   readonly carry: (passage: Passage, denial: Denial, reply: FastifyReply) => Promise<void>
   readonly page: (reply: FastifyReply, status: number, page: OwnPage) => void
+  /** A problem document for scripts. */
+  readonly problem: (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    status: number,
+    code: string,
+    members?: Readonly<Record<string, unknown>>
+  ) => void
   readonly seen: (request: FastifyRequest, passage?: Passage) => Seen
   /** Opens (or continues) the login verification in a browser that is bound by the answer. */
   readonly toVerification: (
@@ -36,23 +46,12 @@ export interface AnsweringParts {
   readonly about: (request: FastifyRequest, who: Who) => About
 }
 
-const TITLES: Readonly<Record<string, string>> = {
-  login_required: 'The login verification has not been passed',
-  enrolment_required: 'The subject must enrol before this is possible',
-  step_up_required: 'A fresh verification is needed',
-  unavailable: 'The verification service cannot answer right now',
-  bad_request: 'The request is not understood',
-  credentials_ambiguous: 'The request presents its login in a way that can be read differently',
-  credentials_unknown: 'The credential belongs to nobody',
-  identity_unclear: 'The console could not tell who is logged in'
-}
-
 export function createAnswering ({ settings, client, assurances, binding, pages, about }: AnsweringParts): Answering {
   const { prefix, publicOrigin } = settings
 
   function seen (request: FastifyRequest, passage?: Passage): Seen {
     return {
-      locale: passage?.who?.identity.locale,
+      locale: chosenLanguage(request) ?? passage?.who?.identity.locale,
       acceptLanguage: request.headers['accept-language'],
       requestId: String(request.id)
     }
@@ -84,15 +83,8 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
     code: string,
     members: Readonly<Record<string, unknown>> = {}
   ): void {
-    const document = {
-      type: `urn:postern:problem:${code}`,
-      title: TITLES[code] ?? TITLES['unavailable'],
-      status,
-      code,
-      request_id: String(request.id),
-      ...members
-    }
-    void common(reply).code(status).header('content-type', 'application/problem+json').send(JSON.stringify(document))
+    const document = problemDocument(status, code, { request_id: String(request.id), ...members })
+    void common(reply).code(status).header('content-type', 'application/problem+json').send(document)
   }
 
   function redirect (reply: FastifyReply, location: string): void {
@@ -174,7 +166,6 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
       )
     }
     problem(request, reply, settings.deniedStatus, rejected?.code ?? 'step_up_required', {
-      title: rejected === undefined ? TITLES['step_up_required'] : 'The code was not accepted',
       challenge: challenge.id,
       methods: challenge.methods,
       csrf: challenge.csrf,
@@ -189,6 +180,7 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
 
   return {
     page,
+    problem,
     seen,
     toVerification,
     carry: async (passage, denial, reply) => {

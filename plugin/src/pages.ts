@@ -8,10 +8,12 @@ import type { Answering } from './carry.ts'
 import { base64url, type Client, type PageAnswer } from './client.ts'
 import { FORM_LIMIT, readForm, takeCode } from './forms.ts'
 import type { Passage } from './gate.ts'
+import { askedLanguage, chosenLanguage, languageCookie } from './language.ts'
 import type { About, Who } from './model.ts'
 import type { Settings } from './options.ts'
 import { CONTENT_SECURITY_POLICY, type OwnPages } from './own-pages.ts'
 import { canonicalTarget, returnPath } from './path.ts'
+import type { ProblemCode } from './problems.ts'
 import { isNavigation, mediaType, sameOrigin } from './requests.ts'
 import { OWN_ROUTE, UPGRADE_ROUTE } from './rules.ts'
 import type { Sockets } from './sockets.ts'
@@ -53,35 +55,32 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
   const { settings, client, assurances, binding, answering, pages, passes, passageOf, about } = parts
   const { prefix, publicOrigin } = settings
 
-  function script (reply: FastifyReply, status: number, code: string, title: string): FastifyReply {
+  function script (request: FastifyRequest, reply: FastifyReply, status: number, code: ProblemCode): FastifyReply {
+    answering.problem(request, reply, status, code)
     return reply
-      .code(status)
-      .header('cache-control', 'no-store')
-      .header('content-type', 'application/problem+json')
-      .send(JSON.stringify({ type: `urn:postern:problem:${code}`, title, status, code }))
   }
 
   function signedOut (request: FastifyRequest, reply: FastifyReply): FastifyReply {
-    if (!isNavigation(request)) return script(reply, 401, 'login_required', 'Nobody is logged in')
+    if (!isNavigation(request)) return script(request, reply, 401, 'login_required')
     answering.page(reply, 401, pages.signedOut(answering.seen(request)))
     return reply
   }
 
   function refused (request: FastifyRequest, reply: FastifyReply): FastifyReply {
-    if (!isNavigation(request)) return script(reply, 403, 'origin_refused', 'Only pages of this origin may send this')
+    if (!isNavigation(request)) return script(request, reply, 403, 'origin_refused')
     answering.page(reply, 403, pages.refused(answering.seen(request)))
     return reply
   }
 
   function cookiesNeeded (request: FastifyRequest, reply: FastifyReply): FastifyReply {
-    if (!isNavigation(request)) { return script(reply, 400, 'cookies_needed', 'The browser did not send back the binding cookie') }
+    if (!isNavigation(request)) { return script(request, reply, 400, 'cookies_needed') }
     answering.page(reply, 400, pages.cookies(answering.seen(request)))
     return reply
   }
 
   function away (request: FastifyRequest, reply: FastifyReply, seconds: number): FastifyReply {
     void reply.header('retry-after', String(seconds))
-    if (!isNavigation(request)) { return script(reply, 503, 'unavailable', 'The verification service cannot answer right now') }
+    if (!isNavigation(request)) { return script(request, reply, 503, 'unavailable') }
     answering.page(reply, 503, pages.away(answering.seen(request), seconds))
     return reply
   }
@@ -98,8 +97,14 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
 
   async function proxy (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
     const target = canonicalTarget(request.raw.url ?? '')
-    const rest = 'refused' in target ? '' : target.path.slice(prefix.length + 1)
-    if (!/^[a-z0-9-]+(?:\/[A-Za-z0-9._-]+)*$/.test(rest)) { return script(reply, 404, 'not_found', 'There is nothing here') }
+    if ('refused' in target) return script(request, reply, 404, 'not_found')
+    const rest = target.path.slice(prefix.length + 1)
+    if (!/^[a-z0-9-]+(?:\/[A-Za-z0-9._-]+)*$/.test(rest)) return script(request, reply, 404, 'not_found')
+    const language = request.method === 'GET' ? askedLanguage(target.query) : undefined
+    if (language !== undefined) {
+      void reply.header('set-cookie', languageCookie(language, prefix, settings.insecureCookies))
+      return reply.code(303).header('location', target.path).header('cache-control', 'no-store').send('')
+    }
     const asset = rest.startsWith('assets/')
     const passage = passageOf(request)
     const post = request.method === 'POST'
@@ -121,11 +126,13 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
 
     const next = binding.fresh()
     const by = who === undefined || asset ? undefined : assurances.by(who)
+    const chosen = chosenLanguage(request)
     const headers: Record<string, string> = { 'postern-prefix': prefix, 'x-request-id': String(request.id) }
     for (const name of PASSED_ON) {
       const given = request.headers[name]
       if (typeof given === 'string') headers[name] = given
     }
+    if (chosen !== undefined) headers['postern-lang'] = chosen
     if (by !== undefined && who !== undefined) {
       headers['postern-subject'] = base64url(by.subject)
       headers['postern-session'] = by.session
@@ -146,11 +153,17 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     if (post && who !== undefined) assurances.forgetSession(who.identity.kind, who.identity.session)
     if (asked.outcome !== 'answer') return away(request, reply, asked.outcome === 'away' ? asked.retryAfter : 30)
     const { answer } = asked
-    if (!asset) { void reply.header('set-cookie', binding.cookie(answer.headers.get('postern-bind') === 'next' ? next : value)) }
-    return passBack(reply, answer, asset)
+    const held = answer.headers.get('postern-bind') === 'next' ? next : value
+    if (!asset) void reply.header('set-cookie', binding.cookie(held))
+    return passBack(request, reply, answer, asset)
   }
 
-  function passBack (reply: FastifyReply, { status, headers, body }: PageAnswer, asset: boolean): FastifyReply {
+  function passBack (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    { status, headers, body }: PageAnswer,
+    asset: boolean
+  ): FastifyReply {
     for (const name of PASSED_BACK) {
       const given = headers.get(name)
       if (given !== null) void reply.header(name, given)
@@ -165,7 +178,7 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     }
     const location = headers.get('location')
     if (location !== null) {
-      if (returnPath(location) !== location) { return script(reply, 502, 'unexpected', 'The verification service pointed somewhere else') }
+      if (returnPath(location) !== location) { return script(request, reply, 502, 'unexpected') }
       void reply.header('location', location)
     }
     return reply.code(status).send(body)
@@ -250,7 +263,7 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
       { config: { postern: UPGRADE_ROUTE }, exposeHeadRoute: false },
       async (request, reply) => {
         const upgrade = parts.sockets.upgradeOf(request)
-        if (upgrade === undefined) return script(reply, 404, 'not_found', 'There is nothing here')
+        if (upgrade === undefined) return script(request, reply, 404, 'not_found')
         const { rule, who } = passageOf(request)
         reply.hijack()
         parts.sockets.pass(upgrade, rule.rule === 'gated' ? who : undefined)
