@@ -52,6 +52,7 @@ export function createCredentials (
   return function credentials (rawHeaders, query) {
     let cookie: string | undefined
     let headers = 0
+    let hosts = 0
     for (let i = 0; i < rawHeaders.length; i += 2) {
       const name = rawHeaders[i] ?? ''
       const length = name.length
@@ -59,8 +60,13 @@ export function createCredentials (
         // Servers join several Cookie lines, or keep the first or the last.
         if (cookie !== undefined) return { refused: 'more than one Cookie header' }
         cookie = rawHeaders[i + 1] ?? ''
+      } else if (length === 4 && name.toLowerCase() === 'host') {
+        // Node keeps the first of several, others the last.
+        if (++hosts > 1) return { refused: 'more than one Host header' }
       } else if (headerNames.has(length > 40 ? '' : folded(name))) {
-        if (name.includes('_') && !names.headers.includes(name)) { return { refused: 'a credential header spelled with an underscore' } }
+        if (name.includes('_') && !names.headers.includes(name)) {
+          return { refused: 'a credential header spelled with an underscore' }
+        }
         headers++
       }
     }
@@ -97,9 +103,8 @@ function createCookieReader (
       if (found.has(name)) return { refused: `the cookie ${name} twice` }
       found.set(name, pair.slice(equals + 1).replace(/^[ \t]+|[ \t]+$/g, ''))
     }
-    // A lenient parser splits at commas too, trims, unquotes, decodes and folds names: it must find no more than we
-    // did.
-    if (countLenient(header, byFolded) !== found.size) { return { refused: 'a Cookie header that servers read differently' } }
+    // A lenient parser splits at commas too, trims, unquotes, decodes, folds names: it must find no more than we did.
+    if (countLenient(header, byFolded) !== found.size) return { refused: 'a Cookie header that servers read differently' }
     for (const [name, value] of found) {
       if (
         !/^(?:"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*"|[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*)$/.test(

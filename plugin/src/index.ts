@@ -96,6 +96,8 @@ async function postern (app: FastifyInstance, options: PosternOptions): Promise<
   })
   app.addHook('preParsing', gate.hooks.posternGate)
   app.addHook('preValidation', gate.hooks.posternCode)
+  // For routes that stood before the plugin, and for the 404 handler; the others get it after their own hooks.
+  app.addHook('preHandler', gate.hooks.posternLateIdentity)
   app.addHook('onReady', async () => {
     await gate.ready()
   })

@@ -251,7 +251,7 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
   }
 
   return {
-    hooks: { posternGate, posternCode },
+    hooks: { posternGate, posternCode, posternLateIdentity },
     stateOf: (request: FastifyRequest): PosternState => states.get(request) ?? UNSEEN,
     live: assurances.live,
 
