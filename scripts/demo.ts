@@ -19,6 +19,8 @@ export interface DemoOptions {
   readonly data: string
   /** Port of the console; 0 = a free one. */
   readonly port: number
+  /** Users beside the four that everybody finds; made with the folder. */
+  readonly people?: readonly Person[]
   /** Called once if a part ends by itself. */
   readonly onDeath: (sentence: string) => void
 }
@@ -43,14 +45,22 @@ export interface Demo {
   readonly stop: () => Promise<void>
 }
 
+/** A user of the console. */
+export interface Person {
+  readonly name: string
+  readonly password: string
+  readonly email: string | null
+  readonly displayName: string
+}
+
 const TENANT = 'demo'
 
-const PEOPLE = [
+const PEOPLE: readonly Person[] = [
   { name: 'alice', password: 'garden-kettle-42', email: 'alice@console.example', displayName: 'Alice Moreau' },
   { name: 'bob', password: 'paper-lantern-17', email: 'bob@console.example', displayName: 'Bob Okafor' },
   { name: 'wei', password: 'bamboo-harbour-88', email: 'wei@console.example', displayName: '王伟' },
   { name: 'dora', password: 'copper-window-63', email: null, displayName: 'Dora (no e-mail address)' }
-] as const
+]
 
 interface Keys {
   readonly encryption: string
@@ -64,10 +74,11 @@ interface Keys {
 }
 
 /** Starts everything; throws with the reason where a part does not start, after ending the others. */
-export async function startDemo ({ data, port, onDeath }: DemoOptions): Promise<Demo> {
+export async function startDemo ({ data, port, people = [], onDeath }: DemoOptions): Promise<Demo> {
   const folder = resolve(data)
   mkdirSync(folder, { recursive: true, mode: 0o700 })
-  const keys = await readKeys(folder)
+  const everybody = [...PEOPLE, ...people]
+  const keys = await readKeys(folder, everybody)
   const [consolePort, servicePort, operationsPort, smtpPort, webPort] = await freePorts(port)
   const certificate = selfSigned(new Date())
   const origin = `http://localhost:${consolePort}`
@@ -135,7 +146,7 @@ export async function startDemo ({ data, port, onDeath }: DemoOptions): Promise<
     tenant_key: keys.gate,
     admin_key: keys.admin,
     database: join(folder, 'postern.db'),
-    users: PEOPLE.map(({ name, password, email }) => ({ name, password, email }))
+    users: everybody.map(({ name, password, email }) => ({ name, password, email }))
   }
   keep(folder, 'demo.json', JSON.stringify(facts, null, 2) + '\n')
   const users = JSON.parse(readFileSync(join(folder, 'users.json'), 'utf8')) as User[]
@@ -144,14 +155,14 @@ export async function startDemo ({ data, port, onDeath }: DemoOptions): Promise<
 }
 
 /** Keys are made once and kept: without them the data of an earlier start cannot be read. */
-async function readKeys (folder: string): Promise<Keys> {
+async function readKeys (folder: string, people: readonly Person[]): Promise<Keys> {
   const file = join(folder, 'keys.json')
   if (existsSync(file)) return JSON.parse(readFileSync(file, 'utf8')) as Keys
   if (existsSync(join(folder, 'postern.db'))) {
     throw new Error(`${folder} has a database but no keys.json, so its secrets cannot be read. Bring the keys back, or start with an empty folder.`)
   }
-  const hashes = await Promise.all(PEOPLE.map(({ password }) => hashPassword(password)))
-  const users = PEOPLE.map(({ name, email, displayName }, i): User => ({
+  const hashes = await Promise.all(people.map(({ password }) => hashPassword(password)))
+  const users = people.map(({ name, email, displayName }, i): User => ({
     id: `user-${1001 + i}`, name, email, password: hashes[i] ?? '', passwordVersion: 1, settings: { displayName, about: '', alerts: ['logins'] }
   }))
   const keys: Keys = {

@@ -19,9 +19,9 @@ const DEVICES = [
 ] as const
 
 const STATUS = {
-  not_enabled: { text: 'Not enabled', action: 'Set up' },
-  enabled: { text: 'Enabled', action: 'Manage' },
-  expired: { text: 'Expired', action: 'Renew' }
+  not_enabled: { text: 'Not enabled', action: 'Enable 2FA' },
+  enabled: { text: 'Enabled', action: 'Manage 2FA' },
+  expired: { text: 'Expired', action: 'Renew 2FA' }
 }
 
 function page (title: string, user: User | undefined, content: Html): string {
@@ -78,7 +78,7 @@ ${saved !== undefined && html`<p class="saved" role="status">${saved}</p>`}
 <section class="card">
   <h2>Two-factor authentication</h2>
   <p class="row"><span class="state ${status}" id="totp">${STATUS[status].text}</span>
-    <a class="button" href="/2fa/settings">${STATUS[status].action}</a></p>
+    <a class="button ${status}" href="/2fa/settings">${STATUS[status].action}</a></p>
 </section>
 <section class="card">
   <h2>Profile</h2>

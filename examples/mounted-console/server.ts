@@ -98,7 +98,7 @@ export async function buildConsole (config: ConsoleConfig): Promise<FastifyInsta
   app.setNotFoundHandler((request, reply) => reply.code(404).type('text/html').send(errorPage(userOf(request), 'Not found', 'There is no such page.')))
 
   const open = { config: { postern: { public: true } } }
-  const sensitive = { config: { postern: { stepUp: true } } } as const
+  const sensitive = (action: string) => ({ config: { postern: { stepUp: { action } } } })
 
   app.get('/console.css', open, (request, reply) => reply.type('text/css').header('cache-control', 'max-age=600').send(sheet))
 
@@ -144,18 +144,18 @@ export async function buildConsole (config: ConsoleConfig): Promise<FastifyInsta
       return reply.type('text/html').send(accountPage(me(request), request.postern.totp, sentence))
     })
 
-    account.post<{ Body: { displayName: string, about: string } }>('/profile', { ...sensitive, schema: { body: PROFILE } }, async (request, reply) => {
+    account.post<{ Body: { displayName: string, about: string } }>('/profile', { ...sensitive('save your profile'), schema: { body: PROFILE } }, async (request, reply) => {
       const { displayName, about } = request.body
       await users.saveSettings(me(request), { displayName, about })
       return reply.redirect('/account?saved=profile', 303)
     })
 
-    account.post<{ Body: { alerts: string[] } }>('/alerts', { ...sensitive, schema: { body: ALERTS } }, async (request, reply) => {
+    account.post<{ Body: { alerts: string[] } }>('/alerts', { ...sensitive('save your alerts'), schema: { body: ALERTS } }, async (request, reply) => {
       await users.saveSettings(me(request), { alerts: request.body.alerts })
       return reply.redirect('/account?saved=alerts', 303)
     })
 
-    account.post<{ Body: { current: string, next: string } }>('/password', { ...sensitive, schema: { body: PASSWORD } }, async (request, reply) => {
+    account.post<{ Body: { current: string, next: string } }>('/password', { ...sensitive('change your password'), schema: { body: PASSWORD } }, async (request, reply) => {
       const user = me(request)
       if (await users.login(user.name, request.body.current) === undefined) {
         return reply.code(403).type('text/html').send(errorPage(user, 'That did not work', 'The current password is not right. Nothing was changed.'))
