@@ -58,6 +58,8 @@ export interface World {
   readonly keep: (kind: string, ...secrets: readonly string[]) => void
   /** Everything written anywhere, and every secret of the run that is found in it. */
   readonly leaks: () => Promise<Leaks>
+  /** What browsers complained of: refused by the content policy, not found, thrown by a script. */
+  readonly complaints: readonly string[]
 }
 
 export interface Leaks {
@@ -121,7 +123,9 @@ export async function startWorld (t: Teardown, people: readonly Person[]): Promi
   const keep: World['keep'] = (kind, ...all) => { for (const one of all) secrets.set(one, kind) }
   for (const { password } of facts.users) keep('password', password)
   keep('tenant key', facts.tenant_key, facts.admin_key)
+  for (const { email } of facts.users) if (email !== null) keep('address', email)
   const urls = new Set<string>()
+  const complaints: string[] = []
   const read = new Set<string>()
   const users = JSON.parse(readFileSync(join(data, 'users.json'), 'utf8')) as readonly { id: string, name: string }[]
   const idOf = (name: string): string => users.find(user => user.name === name)?.id ?? `nobody called ${name}`
@@ -163,9 +167,11 @@ export async function startWorld (t: Teardown, people: readonly Person[]): Promi
   return {
     facts,
     mails,
+    complaints,
     keep,
     visit: async (t, name, options = {}) => {
-      return await visit({ t, name, options, browser, facts, urls, keep, createPhone: uri => createPhone(idOf(name), uri) })
+      const phone = (uri: string): Phone => createPhone(idOf(name), uri)
+      return await visit({ t, name, options, browser, facts, urls, complaints, keep, createPhone: phone })
     },
     mail: async (address, words) => await until(`a mail to ${address} with ${String(words)}`, async () => {
       const found = ((await mails()) as readonly (Mail & { id: string })[]).find(one =>
@@ -194,7 +200,7 @@ export async function startWorld (t: Teardown, people: readonly Person[]): Promi
           if (pattern === undefined ? text.includes(secret) : pattern.test(text)) found.push(`${kind} in ${place}`)
         }
         // Mails may hold the codes that they are for, and nothing else.
-        if (kind !== 'code' && letters.includes(secret)) found.push(`${kind} in a mail`)
+        if (!/^(?:code|address)$/.test(kind) && letters.includes(secret)) found.push(`${kind} in a mail`)
       }
       return { searched: [...places].map(([place, text]) => `${place}: ${text.length > 0 ? 'read' : 'empty'}`), secrets: secrets.size, found }
     }
@@ -208,15 +214,24 @@ interface Visit {
   readonly browser: Browser
   readonly facts: DemoFacts
   readonly urls: Set<string>
+  readonly complaints: string[]
   readonly keep: World['keep']
   readonly createPhone: (uri: string) => Phone
 }
 
-async function visit ({ t, name, options, browser, facts, urls, keep, createPhone }: Visit): Promise<Visitor> {
+async function visit (
+  { t, name, options, browser, facts, urls, complaints, keep, createPhone }: Visit
+): Promise<Visitor> {
   const user = facts.users.find(one => one.name === name)
   if (user === undefined) throw new Error(`the demo has nobody called ${name}`)
   const context = await browser.newContext({ baseURL: facts.console, locale: 'en-US', ...options })
   context.setDefaultTimeout(PATIENCE_MS)
+  context.on('weberror', error => { complaints.push(`${name}: ${String(error.error())}`) })
+  context.on('console', message => {
+    // A refusal has a status of its own, which the browser remarks upon.
+    if (message.type() !== 'error' || /status of 4\d\d/.test(message.text())) return
+    complaints.push(`${name}: ${message.text()}`)
+  })
   context.on('request', request => { urls.add(request.url()) })
   /** Session ids and bindings, as the browser has them now. */
   const keepCookies = async (): Promise<void> => {
