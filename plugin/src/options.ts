@@ -22,6 +22,13 @@ export interface PosternOptions {
       readonly query?: readonly string[] | undefined
     }
     | undefined
+  /**
+   * Where a single-page console keeps its token: the key in local or session storage, and the header it is sent in
+   * (default `Authorization: Bearer <token>`). The pages take it over once; without this they need a session cookie.
+   */
+  readonly tokenInScript?:
+    | { readonly key: string; readonly header?: string | undefined; readonly scheme?: string | undefined }
+    | undefined
   /** Plain HTTP off loopback: the binding is a cookie that anybody on the network can read. Warns at every start. */
   readonly insecureCookies?: boolean | undefined
   /** `observe` reports what it would have refused and refuses nothing; `off` needs an end at most 7 days away. */
@@ -59,6 +66,7 @@ export interface Settings {
   readonly cookies: readonly string[]
   readonly headers: readonly string[]
   readonly query: readonly string[]
+  readonly tokenInScript: { readonly key: string; readonly header: string; readonly scheme: string } | undefined
   readonly insecureCookies: boolean
   readonly mode: Mode
   readonly stepUpPatterns: readonly StepUpPattern[]
@@ -80,6 +88,7 @@ const KNOWN = new Set([
   'identify',
   'prefix',
   'credentials',
+  'tokenInScript',
   'insecureCookies',
   'mode',
   'stepUpPatterns',
@@ -90,6 +99,9 @@ const KNOWN = new Set([
   'cacheSize',
   'allowMiddleware'
 ])
+
+/** RFC 9110 5.6.2: what a name of a header or cookie is made of. */
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
 
 const LONGEST_OFF = 7 * 86_400_000
 
@@ -130,7 +142,13 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
 
   const { cookies = [], headers = [], query = [] } = options.credentials ?? {}
   for (const name of [...cookies, ...headers, ...query]) {
-    if (typeof name !== 'string' || !/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name)) { wrong(`"credentials" names ${JSON.stringify(name)}, which cannot be the name of a cookie, header or parameter`) }
+    if (typeof name === 'string' && TOKEN.test(name)) continue
+    wrong(`"credentials" names ${JSON.stringify(name)}, which cannot be the name of a cookie, header or parameter`)
+  }
+  const token = options.tokenInScript
+  const { header = 'Authorization', scheme = header.toLowerCase() === 'authorization' ? 'Bearer ' : '' } = token ?? {}
+  if (token !== undefined && (typeof token.key !== 'string' || token.key === '' || !TOKEN.test(header))) {
+    wrong('"tokenInScript" must name the "key" in storage, and a "header" that can be one')
   }
   const graceSeconds = options.graceSeconds ?? 300
   if (!within(graceSeconds, 0, 900)) wrong('"graceSeconds" must be a whole number from 0 to 900')
@@ -160,8 +178,9 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
     identify: options.identify,
     prefix,
     cookies,
-    headers,
+    headers: token === undefined ? headers : [...new Set([...headers, header])],
     query,
+    tokenInScript: token === undefined ? undefined : { key: token.key, header, scheme },
     insecureCookies,
     mode,
     stepUpPatterns,

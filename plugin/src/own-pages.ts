@@ -2,6 +2,7 @@
 
 import { readFileSync, readdirSync } from 'node:fs'
 import { CODE_FIELD, type Field } from './forms.ts'
+import type { Settings } from './options.ts'
 import type { OpenChallenge, ServiceProblem } from './model.ts'
 
 export interface OwnPage {
@@ -14,6 +15,8 @@ export interface OwnPages {
   readonly cookies: (see: Seen) => OwnPage
   readonly refused: (see: Seen) => OwnPage
   readonly signedOut: (see: Seen) => OwnPage
+  /** A console that keeps its token in script: the page takes it over. */
+  readonly handOver: (see: Seen, token: NonNullable<Settings['tokenInScript']>) => OwnPage
   /** A form that cannot be carried: what to do instead. */
   readonly first: (see: Seen) => OwnPage
   /** Asks for the code and sends the form on, or asks for one with a GET that needs it. */
@@ -38,7 +41,7 @@ export interface CodeAsk {
 }
 
 /** Strict: nothing inline, nobody frames it, nothing is fetched from elsewhere. */
-export const CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+export const CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 type Words = (key: string, values?: Readonly<Record<string, string | number>>) => string
 
@@ -94,6 +97,14 @@ ${inner}
     cookies: see => render(see, words => ({ title: words('cookies.title'), body: text(words('cookies.text'), words('cookies.next')) + link('/', words('cookies.retry')) })),
     refused: see => render(see, words => ({ title: words('refused.title'), body: text(words('refused.text'), words('refused.next')) + link('/', words('refused.home')) })),
     signedOut: see => render(see, words => ({ title: words('signed_out.title'), body: text(words('signed_out.text')) + link('/', words('signed_out.home')) })),
+    handOver: (see, { key, header, scheme }) => render(see, words => ({
+      title: words('hand_over.title'),
+      script: 'session.js',
+      body: `<div data-token data-key="${escape(key)}" data-header="${escape(header)}" data-scheme="${escape(scheme)}" data-session="${prefix}/session">
+<noscript><p>${words('hand_over.script')}</p></noscript>
+${['wait', 'nobody', 'cookies', 'failed'].map(what => `<p data-says="${what}" role="status"${what === 'wait' ? '' : ' hidden'}>${words(`hand_over.${what}`)}</p>`).join('\n')}
+</div>${link('/', words('signed_out.home'))}`
+    })),
     first: see => render(see, words => ({ title: words('first.title'), body: text(words('first.text'), words('first.next')) + link(`${prefix}/verify`, words('first.verify')) })),
     code: (see, { challenge, action, target, fields, charset, carried, rejected }) => render(see, words => {
       const email = challenge.methods[0] === 'email'

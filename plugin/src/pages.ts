@@ -4,10 +4,11 @@ import { readFileSync } from 'node:fs'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Assurances } from './assurances.ts'
 import { browserName, type Binding } from './binding.ts'
+import type { PageCookie } from './page-cookie.ts'
 import type { Answering } from './carry.ts'
 import { base64url, type Client, type PageAnswer } from './client.ts'
 import { FORM_LIMIT, readForm, takeCode } from './forms.ts'
-import type { Passage } from './gate.ts'
+import { whoIs, type Passage } from './gate.ts'
 import { askedLanguage, chosenLanguage, languageCookie } from './language.ts'
 import type { About, Who } from './model.ts'
 import type { Settings } from './options.ts'
@@ -24,6 +25,7 @@ export interface PagesParts {
   readonly client: Client
   readonly assurances: Assurances
   readonly binding: Binding
+  readonly pageCookie: PageCookie
   readonly answering: Answering
   readonly pages: OwnPages
   readonly passes: StepUpPasses
@@ -52,7 +54,7 @@ const PASSED_BACK = [
 const PASSED_ON = ['accept', 'accept-language', 'content-type', 'user-agent']
 
 export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promise<void> {
-  const { settings, client, assurances, binding, answering, pages, passes, passageOf, about } = parts
+  const { settings, client, assurances, binding, pageCookie, answering, pages, passes, passageOf, about } = parts
   const { prefix, publicOrigin } = settings
 
   function script (request: FastifyRequest, reply: FastifyReply, status: number, code: ProblemCode): FastifyReply {
@@ -62,7 +64,10 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
 
   function signedOut (request: FastifyRequest, reply: FastifyReply): FastifyReply {
     if (!isNavigation(request)) return script(request, reply, 401, 'login_required')
-    answering.page(reply, 401, pages.signedOut(answering.seen(request)))
+    const seen = answering.seen(request)
+    const { tokenInScript } = settings
+    const page = tokenInScript === undefined || request.method !== 'GET' ? pages.signedOut(seen) : pages.handOver(seen, tokenInScript)
+    answering.page(reply, 401, page)
     return reply
   }
 
@@ -83,6 +88,25 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     if (!isNavigation(request)) { return script(request, reply, 503, 'unavailable') }
     answering.page(reply, 503, pages.away(answering.seen(request), seconds))
     return reply
+  }
+
+  /** Who asks: by the request itself, else by the cookie that stands for a token on these pages. */
+  function whoAsks (request: FastifyRequest): { readonly who: Who | undefined, readonly byCookie: boolean } {
+    const { who, identity, presented } = passageOf(request)
+    const known = identity === null ? pageCookie.read(request) : undefined
+    return known === undefined ? { who, byCookie: false } : { who: whoIs(known, presented.binding), byCookie: true }
+  }
+
+  /** A token, once and in its own header: from here on a cookie stands for it on these pages. */
+  async function takeOver (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+    const { who } = passageOf(request)
+    if (!sameOrigin(request, publicOrigin)) return refused(request, reply)
+    if (who === undefined) return script(request, reply, 401, 'login_required')
+    if (!binding.wellFormed(who.binding)) void reply.header('set-cookie', binding.cookie(binding.fresh()))
+    return reply
+      .header('set-cookie', pageCookie.cookie(who.identity))
+      .header('cache-control', 'no-store')
+      .send({ verify_url: `${prefix}/verify`, settings_url: `${prefix}/settings` })
   }
 
   // A page below the console's own origin that sent somebody here; never one of ours, never a URL.
@@ -109,7 +133,7 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     const passage = passageOf(request)
     const post = request.method === 'POST'
     if (post && (asset || !sameOrigin(request, publicOrigin))) return refused(request, reply)
-    const { who: asking } = passage
+    const { who: asking, byCookie } = whoAsks(request)
     if (asking === undefined && !asset) return signedOut(request, reply)
 
     const bound = asking !== undefined && binding.wellFormed(asking.binding)
@@ -155,6 +179,7 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     const { answer } = asked
     const held = answer.headers.get('postern-bind') === 'next' ? next : value
     if (!asset) void reply.header('set-cookie', binding.cookie(held))
+    if (byCookie && !asset && who !== undefined) void reply.header('set-cookie', pageCookie.cookie(who.identity))
     return passBack(request, reply, answer, asset)
   }
 
@@ -250,11 +275,12 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
       )
     }
     scope.get('/verify', own, async (request, reply) => {
-      const passage = passageOf(request)
-      if (passage.who === undefined) return signedOut(request, reply)
-      await answering.toVerification(passage, passage.who, cameFrom(request), reply, 'return')
+      const { who } = whoAsks(request)
+      if (who === undefined) return signedOut(request, reply)
+      await answering.toVerification(passageOf(request), who, cameFrom(request), reply, 'return')
       return reply
     })
+    scope.post('/session', own, takeOver)
     scope.post('/own/pass', own, givePass)
     scope.get('/*', own, proxy)
     scope.post('/*', own, proxy)
@@ -276,6 +302,7 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
 const FILES = [
   ['/own/style.css', 'style.css', 'text/css; charset=utf-8'],
   ['/own/carried.js', 'carried.js', 'text/javascript; charset=utf-8'],
+  ['/own/session.js', 'session.js', 'text/javascript; charset=utf-8'],
   ['/postern.js', 'postern.js', 'text/javascript; charset=utf-8']
 ] as const
 

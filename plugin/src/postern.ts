@@ -11,6 +11,7 @@ import { takeCode } from './forms.ts'
 import { createGate, openPassage, refuse, type Decision, type Denial, type Passage } from './gate.ts'
 import type { About, Clock, PosternState, Who } from './model.ts'
 import { checkedMaxAge, type Settings } from './options.ts'
+import { createPageCookie } from './page-cookie.ts'
 import { createOwnPages } from './own-pages.ts'
 import { ownRoutes } from './pages.ts'
 import { listRoutes, outOfReach, reportedRoute, type Report, type ReportedRoute } from './report.ts'
@@ -44,6 +45,7 @@ function denied (): Error {
 export function createPostern ({ app, settings, now, today, hiddenPath }: PosternParts) {
   const client = createClient({ ...settings, now })
   const binding = createBinding(settings.tenant, settings.insecureCookies)
+  const pageCookie = createPageCookie({ ...settings, insecure: settings.insecureCookies, today })
   const assurances = createAssurances({ client, now, size: settings.cacheSize, graceMs: settings.graceMs })
   const named = settings.cookies.length + settings.headers.length + settings.query.length > 0
   const ends = createSessionEnds({ client, assurances, namesCredentials: named })
@@ -313,6 +315,7 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
         client,
         assurances,
         binding,
+        pageCookie,
         answering,
         pages,
         passes,

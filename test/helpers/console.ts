@@ -180,9 +180,10 @@ export function makeVerified (
   },
   sid: string,
   browser: string,
-  stepUpSecondsAgo?: number
+  stepUpSecondsAgo?: number,
+  kind = 'cookie'
 ): void {
-  const session = createHash('sha256').update(`postern-session\0cookie\0${sid}`).digest('base64url')
+  const session = createHash('sha256').update(`postern-session\0${kind}\0${sid}`).digest('base64url')
   fake.passed.set(session, {
     subject: sid.split('.')[0] ?? '',
     browser: createHash('sha256').update(`postern-browser\0${browser}`).digest('base64url'),

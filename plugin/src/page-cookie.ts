@@ -1,0 +1,77 @@
+// Stands for a token on the plugin's own pages, where a console keeps its login in script and browsers send no cookie.
+
+import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
+import type { FastifyRequest } from 'fastify'
+import type { Clock, LoggedIn } from './model.ts'
+
+/** How long a page may be left open; renewed by every hosted page. */
+const LIFETIME_SECONDS = 600
+const LONGEST = 3_000
+
+export interface PageCookie {
+  readonly name: string
+  /** Who was logged in when the cookie was given; undefined where it is absent, old, foreign or sent twice. */
+  readonly read: (request: FastifyRequest) => LoggedIn | undefined
+  /** A Set-Cookie header. */
+  readonly cookie: (identity: LoggedIn) => string
+}
+
+export interface PageCookieParts {
+  readonly tenant: string
+  /** Replicas share it, so they read one another's cookies. */
+  readonly tenantKey: string
+  readonly prefix: string
+  readonly insecure: boolean
+  /** Epoch milliseconds. */
+  readonly today: Clock
+}
+
+export function createPageCookie ({ tenant, tenantKey, prefix, insecure, today }: PageCookieParts): PageCookie {
+  const suffix = createHash('sha256').update(tenant).digest('hex').slice(0, 8)
+  const name = `${insecure ? '' : '__Host-'}postern-page-${suffix}`
+  const key = Buffer.from(hkdfSync('sha256', tenantKey, '', 'postern page cookie', 32))
+  // `__Host-` is only taken with the path `/`; the value is read below the prefix alone.
+  const attributes = `; Path=${insecure ? prefix : '/'}; ${insecure ? '' : 'Secure; '}HttpOnly; SameSite=Lax; Max-Age=${LIFETIME_SECONDS}`
+
+  function open (value: string): LoggedIn | undefined {
+    const bytes = Buffer.from(value, 'base64url')
+    if (bytes.length < 29) return undefined
+    try {
+      const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, 12), { authTagLength: 16 })
+      decipher.setAAD(Buffer.from(name))
+      decipher.setAuthTag(bytes.subarray(12, 28))
+      const sealed = Buffer.concat([decipher.update(bytes.subarray(28)), decipher.final()]).toString('utf8')
+      const { until, identity } = JSON.parse(sealed) as Sealed
+      return today() < until ? identity : undefined
+    } catch {
+      return undefined
+    }
+  }
+
+  return {
+    name,
+    read: request => {
+      const pairs = (request.headers.cookie ?? '').split(';').map(pair => pair.trim())
+      const values = pairs.filter(pair => pair.startsWith(`${name}=`))
+      const [only] = values
+      return only === undefined || values.length > 1 ? undefined : open(only.slice(name.length + 1))
+    },
+    cookie: ({ subject, session, kind, email, displayName, locale }) => {
+      const identity = { subject, session, kind, email, displayName, locale }
+      const sealed: Sealed = { until: today() + LIFETIME_SECONDS * 1000, identity }
+      const nonce = randomBytes(12)
+      const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: 16 })
+      cipher.setAAD(Buffer.from(name))
+      const text = Buffer.concat([cipher.update(JSON.stringify(sealed), 'utf8'), cipher.final()])
+      const value = Buffer.concat([nonce, cipher.getAuthTag(), text]).toString('base64url')
+      if (value.length > LONGEST) throw new RangeError('postern: what "identify" returned is too long for a cookie')
+      return `${name}=${value}${attributes}`
+    }
+  }
+}
+
+// What only we can have sealed; a token's exemption never travels in it.
+interface Sealed {
+  readonly until: number
+  readonly identity: LoggedIn
+}
