@@ -129,7 +129,8 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
       ? createMemoryPending({ clock, sealer, randomness })
       : createRedisPending({ redis: redis.client, sealer, randomness }))
   const mailer =
-    overrides.mailer ?? createMailer({ smtp: config.smtp, from: config.mailFrom, records, sealer, clock })
+    overrides.mailer ??
+    createMailer({ smtp: config.smtp, from: config.mailFrom, records, sealer, clock, log: api.log })
 
   const holder = { id: randomUUID(), host: hostname(), pid: process.pid }
   const embedded = redis === undefined && overrides.pending === undefined
@@ -147,7 +148,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   if (embedded) await takeLease()
 
   const tenants = new Map<string, TenantConfig>(config.tenants.map(tenant => [tenant.id, tenant]))
-  const notices = createNotices({ records, sealer })
+  const notices = createNotices({ records, sealer, wake: mailer.wake })
   const attempts = createAttempts({ records, pending, notices })
   const challenges = createChallenges({
     records,

@@ -1,6 +1,7 @@
 // Every setting with its type, range, default and sentence; environment and file become one frozen Config.
 
 import { readFileSync } from 'node:fs'
+import { readSender, readSmtp, type Sender, type Smtp } from './mail-settings.ts'
 import { isObject, readTenants, type TenantConfig } from './tenants.ts'
 
 /** One row a setting: how it is read, what it defaults to (undefined = none) and what it is for. */
@@ -58,8 +59,12 @@ export const SETTINGS = {
     oneOf: ['required', 'opportunistic', 'none'],
     text: 'Whether mail may travel without TLS.'
   },
-  smtp_ca: { type: 'text', text: 'File with the certificate authority of the mail server.' },
-  mail_from: { type: 'text', default: 'postern@localhost', text: 'Sender of mails.' },
+  smtp_ca: { type: 'text', text: 'File with the certificate authority of the mail server (PEM).' },
+  mail_from: {
+    type: 'text',
+    default: 'postern@localhost',
+    text: 'Sender of mails: an address, or `Name <name@example.org>`.'
+  },
   log_level: {
     type: 'text',
     default: 'info',
@@ -99,10 +104,8 @@ export interface Config {
   readonly redis: string | undefined
   readonly encryptionKeys: readonly NamedKey[]
   readonly serverKey: NamedKey
-  readonly smtp:
-    | { readonly url: string; readonly tls: 'required' | 'opportunistic' | 'none'; readonly ca: string | undefined }
-    | undefined
-  readonly mailFrom: string
+  readonly smtp: Smtp | undefined
+  readonly mailFrom: Sender
   readonly logLevel: string
   readonly drainSeconds: number
   readonly eventRetentionDays: number
@@ -196,10 +199,6 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   if (redis !== undefined && !/^rediss?:\/\/.+$/.test(redis)) {
     mistakes.push('POSTERN_REDIS must be redis://… or rediss://…')
   }
-  const smtpUrl = value('smtp')
-  if (smtpUrl !== undefined && !/^smtps?:\/\/.+$/.test(smtpUrl)) {
-    mistakes.push('POSTERN_SMTP must be smtp://… or smtps://…')
-  }
   const tls = value('smtp_tls')
   const serverKeys = keys('server_key')
   if (serverKeys.length > 1) mistakes.push('POSTERN_SERVER_KEY must be one key')
@@ -218,11 +217,13 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
     redis,
     encryptionKeys,
     serverKey: serverKeys[0] ?? { id: '', key: new Uint8Array() },
-    smtp:
-      smtpUrl === undefined
-        ? undefined
-        : { url: smtpUrl, tls: tls === 'none' || tls === 'opportunistic' ? tls : 'required', ca: value('smtp_ca') },
-    mailFrom: value('mail_from') ?? '',
+    smtp: readSmtp(
+      value('smtp'),
+      tls === 'none' || tls === 'opportunistic' ? tls : 'required',
+      value('smtp_ca'),
+      mistakes
+    ),
+    mailFrom: readSender(value('mail_from') ?? '', mistakes),
     logLevel: value('log_level') ?? 'info',
     drainSeconds: integer('drain_seconds'),
     eventRetentionDays: integer('event_retention_days'),

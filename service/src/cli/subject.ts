@@ -51,7 +51,7 @@ export const subject: Command = {
         sealer,
         randomness,
         clock,
-        notices: createNotices({ records, sealer })
+        notices: createNotices({ records, sealer, wake: () => {} })
       })
       const actor = { actor: 'host', requestId: 'cli' }
       switch (verb) {

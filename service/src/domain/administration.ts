@@ -2,6 +2,7 @@
 
 import { singleMailbox } from './addresses.ts'
 import { backupCode, grouped } from './factors/backup-code.ts'
+import type { NoticeMessage } from './messages.ts'
 import { checkedSubject, sealContext, type Event, type SubjectState } from './model.ts'
 import type { Notices } from './notices.ts'
 import type { Tenant } from './policy.ts'
@@ -64,8 +65,8 @@ export function createAdministration ({
     const by = { tenant: tenant.id, subject, session: '', browser: 'none' }
     const state = await records.subject(by, now)
     const event: Event = { kind, subject, outcome: 'done', actor: actor.actor, requestId: actor.requestId }
-    const tell = (known: SubjectState, message: string) =>
-      notices.to({ by, about: {}, requestId: actor.requestId }, known, message, { console: tenant.name })
+    const tell = (known: SubjectState, message: NoticeMessage) =>
+      notices.to(tenant, { by, about: {}, requestId: actor.requestId }, known, message)
     return { subject, now, state, event, tell }
   }
 
@@ -89,6 +90,7 @@ export function createAdministration ({
         { act: 'unlock' },
         { now, event, notices: tell(state, 'unlocked') }
       )
+      notices.written()
       await forgetWaits(tenant, subject)
     },
 
@@ -101,6 +103,7 @@ export function createAdministration ({
         { act: 'reset', enrolmentCodeHash: made?.hash ?? null, expiresAt: codeLife(tenant, now) },
         { now, event: open ? { ...event, reason: 'open' } : event, notices: tell(state, 'reset') }
       )
+      notices.written()
       await forgetWaits(tenant, subject)
       return made?.code ?? null
     },
@@ -139,6 +142,7 @@ export function createAdministration ({
           ]
         }
       )
+      notices.written()
     },
 
     remove: async (tenant, given, actor) => {

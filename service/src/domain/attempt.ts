@@ -79,9 +79,12 @@ export function createAttempts ({
         limits: tenant.policy.limits,
         counts: budget === 'subject',
         event: eventOf(ask, { kind: 'verification', purpose: slot.kind, outcome: 'rejected', reason: 'wrong_code' }),
-        lockNotices: notices.to(ask, state, 'locked', { console: tenant.name })
+        lockNotices: notices.to(tenant, ask, state, 'locked')
       })
-      if (counts.locked && budget === 'subject') return { verdict: 'locked' }
+      if (counts.locked && budget === 'subject') {
+        notices.written()
+        return { verdict: 'locked' }
+      }
       return { verdict: 'rejected', left: slot.attemptsLeft, clockOffSeconds }
     },
 

@@ -3,7 +3,7 @@
 import { maskAddress } from './addresses.ts'
 import type { Attempts, Refused } from './attempt.ts'
 import { askedOf, hasLogin, loginStatus, offeredFactors } from './assurance.ts'
-import { mailedHash } from './factors/email.ts'
+import { mailedHash, mailedMinutes } from './factors/email.ts'
 import { FACTORS } from './factors/index.ts'
 import { nextStepIn } from './factors/totp.ts'
 import type {
@@ -173,11 +173,11 @@ export function createChallenges ({
         values: {
           console: tenant.name,
           code,
-          minutes: String(Math.floor(tenant.policy.limits.challengeSeconds / 60)),
+          minutes: String(mailedMinutes(sent.slot, sent.now, tenant.policy.limits.challengeSeconds)),
           ...whoAsked(ask.about)
         }
       },
-      sent.now + tenant.policy.limits.challengeSeconds * 1000
+      sent.slot.expiresAt
     )
     if (!queued) throw new Problem('unavailable', { retry_after: 5 })
     return sent
@@ -301,11 +301,12 @@ export function createChallenges ({
       event: eventOf(ask, { kind: 'verification', purpose, factor: factor.name, outcome: 'accepted' }),
       notices:
         factor.strength === 'backup'
-          ? notices.to(ask, state, 'backup_code_used', { console: tenant.name, left: String(Math.max(0, left)) })
+          ? notices.to(tenant, ask, state, 'backup_code_used', { left: String(Math.max(0, left)) })
           : []
     })
     switch (result.result) {
       case 'accepted': {
+        if (factor.strength === 'backup') notices.written()
         const held = slot.kind === 'login' ? await pending.held(by, id) : undefined
         attempts.giveBack(receipt, 'accepted')
         const accepted: Accepted = {
@@ -364,7 +365,7 @@ export function createChallenges ({
       returnPath,
       held
     })
-    await notices.remember(ask, state, opened.now)
+    await notices.remember(tenant, ask, state, opened.now)
     const address = methods.some(factor => factor.name === 'email') ? notices.codeAddress(by, state) : undefined
     const onlyMail =
       address !== undefined && methods.every(factor => factor.name === 'email' || factor.strength === 'backup')

@@ -28,7 +28,7 @@ export function createEnrolments (need: EnrolmentsNeed): Enrolments {
     const now = clock.now()
     const state = await records.subject(ask.by, now)
     const { policy } = tenant
-    await notices.remember(ask, state, now)
+    await notices.remember(tenant, ask, state, now)
     const totp = state.authenticators.find(own => own.factor === 'totp')
     const proven = notices.codeAddress(ask.by, state)
     const said = notices.consoleAddress(ask, state)

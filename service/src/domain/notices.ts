@@ -1,8 +1,10 @@
 // Audit records and notices made from a request: what is written, and to whom it is told.
 
 import { addressPrefix } from './addresses.ts'
+import type { NoticeMessage } from './messages.ts'
 import { sealContext, type About, type Ask, type By, type Event, type SubjectState } from './model.ts'
-import type { Notice, Records, Sealer } from './ports.ts'
+import type { Tenant } from './policy.ts'
+import type { Mailer, Notice, Records, Sealer } from './ports.ts'
 
 /** An audit record of what a person did. */
 export function eventOf (ask: Ask, event: Pick<Event, 'kind' | 'outcome'> & Partial<Event>): Event {
@@ -26,14 +28,17 @@ export interface Notices {
    * it.
    */
   readonly to: (
+    tenant: Tenant,
     ask: Ask,
     state: SubjectState,
-    message: string,
+    message: NoticeMessage,
     values?: Readonly<Record<string, string>>,
     also?: readonly string[]
   ) => readonly Notice[]
+  /** Notices were written, and need not wait for the outbox to look by itself. */
+  readonly written: () => void
   /** Keeps what the console said of the subject (address, language), so that notices raised later find a way. */
-  readonly remember: (ask: Ask, state: SubjectState, now: number) => Promise<void>
+  readonly remember: (tenant: Tenant, ask: Ask, state: SubjectState, now: number) => Promise<void>
   readonly provenAddress: (by: By, state: SubjectState) => string | undefined
   /** Where codes go: what an administrator set, else the proven address. */
   readonly codeAddress: (by: By, state: SubjectState) => string | undefined
@@ -41,7 +46,15 @@ export interface Notices {
   readonly consoleAddress: (ask: Ask, state: SubjectState) => string | undefined
 }
 
-export function createNotices ({ records, sealer }: { readonly records: Records; readonly sealer: Sealer }): Notices {
+export function createNotices ({
+  records,
+  sealer,
+  wake
+}: {
+  readonly records: Records
+  readonly sealer: Sealer
+  readonly wake: Mailer['wake']
+}): Notices {
   const contactContext = (by: By) => sealContext('contact', by.tenant, by.subject)
 
   const provenAddress: Notices['provenAddress'] = (by, state) => {
@@ -57,7 +70,7 @@ export function createNotices ({ records, sealer }: { readonly records: Records;
     return state.contact === null ? undefined : sealer.unseal(state.contact, contactContext(by))
   }
 
-  const to: Notices['to'] = (ask, state, message, values = {}, also = []) => {
+  const to: Notices['to'] = (tenant, ask, state, message, values = {}, also = []) => {
     const all = new Set([
       ...also,
       codeAddress(ask.by, state),
@@ -66,17 +79,18 @@ export function createNotices ({ records, sealer }: { readonly records: Records;
     ])
     const addresses = [...all].filter(address => address !== undefined)
     const locale = ask.about.locale ?? state.locale
-    const notice = { message, locale, values: { ...whoAsked(ask.about), ...values } }
+    const notice = { message, locale, values: { console: tenant.name, ...whoAsked(ask.about), ...values } }
     if (addresses.length === 0) return [{ ...notice, to: null }]
     return addresses.map(address => ({ ...notice, to: sealer.seal(address, contactContext(ask.by)) }))
   }
 
   return {
     to,
+    written: wake,
     provenAddress,
     codeAddress,
     consoleAddress,
-    remember: async (ask, state, now) => {
+    remember: async (tenant, ask, state, now) => {
       const { email, locale } = ask.about
       const before = state.contact === null ? undefined : sealer.unseal(state.contact, contactContext(ask.by))
       const changed = email !== undefined && (email ?? undefined) !== before
@@ -86,9 +100,10 @@ export function createNotices ({ records, sealer }: { readonly records: Records;
       await records.remember(ask.by.tenant, ask.by.subject, {
         ...(changed ? { contact: email == null ? null : sealer.seal(email, contactContext(ask.by)) } : {}),
         ...(locale === undefined ? {} : { locale }),
-        notices: tell ? to(ask, state, 'address_changed', {}, [before]) : [],
+        notices: tell ? to(tenant, ask, state, 'address_changed', {}, [before]) : [],
         now
       })
+      if (tell) wake()
     }
   }
 }

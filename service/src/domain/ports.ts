@@ -1,6 +1,7 @@
 // What the domain asks of the outside. Each method is one whole step and says what happened; nothing above an
 // adapter reads and then writes. Implementations pass test/contracts.
 
+import type { CodeMessage } from './messages.ts'
 import type { Authenticator, Budget, By, Change, Event, Purpose, Slot, SlotKind, SubjectState, Use } from './model.ts'
 import type { Limits } from './policy.ts'
 
@@ -32,19 +33,18 @@ export interface Sealer {
   readonly scrypt: (subject: string, code: string, salt: string) => Promise<string>
 }
 
-/** An e-mail that goes out at once or not at all (login codes), or through the outbox (notices). */
+/** An e-mail that goes out at once or not at all; notices take the outbox. */
 export interface Mail {
   readonly to: string
   readonly locale: string | undefined
-  /** A message of locales/: `login_code`, `test_code`, `proof_code`, or a notice. */
-  readonly message: string
+  readonly message: CodeMessage
   readonly values: Readonly<Record<string, string>>
 }
 
 export interface Mailer {
   /**
-   * Queues and returns at once; dropped, never retried, after `expiresAt`. Returns false when the bounded queue is
-   * full.
+   * Queues and returns at once; dropped, never retried, after `expiresAt`. Returns false where it was not taken: the
+   * bounded queue is full, or there is no mail server.
    */
   readonly code: (mail: Mail, expiresAt: number) => boolean
   /** Wakes the outbox worker: rows were written. */
@@ -162,7 +162,7 @@ export interface Pending {
 
 /** A row for the outbox: mailed if it can be, else shown at the next verified page until dismissed. */
 export interface Notice {
-  /** A message of locales/, as `totp_enabled`. */
+  /** One of NOTICES; a row may hold one of an earlier version. */
   readonly message: string
   /** Address sealed for `sealContext('contact', tenant, subject)`, or null when there is none. */
   readonly to: string | null

@@ -1,6 +1,7 @@
 // The right to change factors, and the one way a change is carried out.
 
 import { loginStatus, offeredFactors, stepUpAge } from '../assurance.ts'
+import type { NoticeMessage } from '../messages.ts'
 import { sealContext, type Ask, type Authenticator, type SubjectState } from '../model.ts'
 import { eventOf } from '../notices.ts'
 import type { Tenant } from '../policy.ts'
@@ -69,6 +70,8 @@ export function createFactorChanges ({ records, sealer, randomness, notices, fac
     })
     switch (result.result) {
       case 'changed':
+        notices.written()
+        return result
       case 'gone':
         return result
       case 'step_up_required':
@@ -84,10 +87,10 @@ export function createFactorChanges ({ records, sealer, randomness, notices, fac
     tenant: Tenant,
     ask: Ask,
     state: SubjectState,
-    message: string,
+    message: NoticeMessage,
     values: Readonly<Record<string, string>> = {},
     also: readonly string[] = []
-  ): readonly Notice[] => notices.to(ask, state, message, { console: tenant.name, ...values }, also)
+  ): readonly Notice[] => notices.to(tenant, ask, state, message, values, also)
 
   const recordFor = (
     tenant: Tenant,

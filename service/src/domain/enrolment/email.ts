@@ -31,7 +31,7 @@ export function createEmailEnrolment (
     const state = await records.subject(ask.by, now)
     if (state.authenticators.some(own => own.factor === 'totp')) throw new Problem('method_not_available')
     const right = rightOf(tenant, state, now, false)
-    await notices.remember(ask, state, now)
+    await notices.remember(tenant, ask, state, now)
     const wanted = address ?? notices.consoleAddress(ask, state) ?? notices.provenAddress(ask.by, state)
     if (wanted === undefined || wanted === '') throw new Problem('address_missing')
     const to = singleMailbox(wanted)
@@ -49,8 +49,7 @@ export function createEmailEnrolment (
       payload: sealKept(ask, 'enrol_email', { secret: to, enrolmentCodeHash }),
       replace: !same
     })
-    const minutes = Math.floor(tenant.policy.limits.challengeSeconds / 60)
-    const sent = await mailCode(tenant, ask, state, opened.slot.id, to, 'test_code', minutes)
+    const sent = await mailCode(tenant, ask, state, opened.slot.id, to, 'test_code')
     return begunEmail(ask, sent.slot, sent.now, tenant.policy.limits.mailResendSeconds * 1000)
   }
 

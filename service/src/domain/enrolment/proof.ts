@@ -65,13 +65,12 @@ export function createProof (
     if (rightOf(tenant, state, now, false).right !== 'first' || proofOf(tenant, state, now) !== 'email') {
       throw new Problem('method_not_available')
     }
-    await notices.remember(ask, state, now)
+    await notices.remember(tenant, ask, state, now)
     // Only the console's word counts: an address that the browser names proves nothing.
     const address = singleMailbox(notices.consoleAddress(ask, state) ?? '')
     if (address === undefined) throw new Problem('address_missing')
     const opened = await openSlot(tenant, ask, state, 'proof')
-    const minutes = Math.floor(tenant.policy.limits.challengeSeconds / 60)
-    await mailCode(tenant, ask, state, opened.slot.id, address, 'proof_code', minutes)
+    await mailCode(tenant, ask, state, opened.slot.id, address, 'proof_code')
     return { maskedAddress: maskAddress(address), resendInSeconds: tenant.policy.limits.mailResendSeconds }
   }
 

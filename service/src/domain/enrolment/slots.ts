@@ -1,6 +1,7 @@
 // Pending enrolments: each belongs to one `by`, and keeps its secret sealed.
 
-import { mailedHash } from '../factors/email.ts'
+import { mailedHash, mailedMinutes } from '../factors/email.ts'
+import type { CodeMessage } from '../messages.ts'
 import { sealContext, type Ask, type Slot, type SlotKind, type SubjectState } from '../model.ts'
 import { whoAsked } from '../notices.ts'
 import { seconds, type Tenant } from '../policy.ts'
@@ -59,8 +60,7 @@ export function createSlots ({ pending, sealer, randomness, mailer }: Enrolments
     state: SubjectState,
     id: string,
     address: string,
-    message: string,
-    minutes: number
+    message: CodeMessage
   ) => {
     const code = randomness.digits(6)
     const sent = await pending.send(ask.by, id, {
@@ -70,6 +70,7 @@ export function createSlots ({ pending, sealer, randomness, mailer }: Enrolments
     })
     if (sent.sent === 'gone') throw new Problem('enrolment_gone')
     if (sent.sent === 'waiting') throw new Problem('waiting', { retry_after: seconds(sent.waitForMs) })
+    const minutes = mailedMinutes(sent.slot, sent.now, tenant.policy.limits.challengeSeconds)
     const queued = mailer.code(
       {
         to: address,

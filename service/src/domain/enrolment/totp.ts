@@ -35,7 +35,7 @@ export function createTotpEnrolment (
     const now = clock.now()
     const state = await records.subject(ask.by, now)
     const right = rightOf(tenant, state, now, true)
-    await notices.remember(ask, state, now)
+    await notices.remember(tenant, ask, state, now)
     const before = await live(ask, state, 'enrol_totp')
     if (before !== undefined) return begunTotp(tenant, ask, before.slot, before.now)
     const enrolmentCodeHash = right.right === 'first' ? await prove(tenant, ask, state, now, proof) : null

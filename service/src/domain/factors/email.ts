@@ -9,6 +9,11 @@ export function mailedHash (keyedHash: MatchContext['keyedHash'], slotId: string
   return keyedHash('mailed', slotId, code)
 }
 
+/** How long a code that is mailed now will work, in minutes as people are told: never past the end of its slot. */
+export function mailedMinutes (slot: Slot, now: number, lifeSeconds: number): number {
+  return Math.max(1, Math.round(Math.min(slot.expiresAt - now, lifeSeconds * 1000) / 60_000))
+}
+
 /** Is it the newest code that was mailed for this slot? */
 export function isMailedCode (keyedHash: MatchContext['keyedHash'], slot: Slot, code: string): boolean {
   if (slot.mailedHash === null) return false
