@@ -74,7 +74,8 @@ export function openTransport (smtp: Smtp, from: Sender, connections: number): T
       const address = singleMailbox(to)
       if (address === undefined) return { delivery: 'refused', forGood: true, why: { code: 'EADDRESS' } }
       const mail: SendMailOptions = {
-        from,
+        // A copy: nodemailer writes into it, and the configuration is frozen.
+        from: { ...from },
         // An object, never a string: nodemailer reads lists, groups and line breaks in strings as more recipients.
         to: { name: '', address },
         subject,
