@@ -604,6 +604,22 @@ t.test('9. disabling needs a fresh verification', async t => {
   t.equal(ines.path(), '/', 'the password is enough again')
 })
 
+t.test('9. every change of factors is mailed to whom it belongs, in the language of the pages', async t => {
+  const told: readonly (readonly [string, RegExp])[] = [
+    ['ines', /2FA was enabled/], ['ines', /2FA was disabled/], ['hugo', /2FA was renewed/],
+    ['farid', /backup code was used/], ['farid', /[Nn]ew backup codes were made/],
+    ['emma', /[Ee]mail login verification was switched on/], ['emma', /[Ee]mail login verification was switched off/],
+    ['diego', /2FA was enabled/]
+  ]
+  for (const [name, words] of told) {
+    const mail = await world.mail(`${name}@console.example`, words)
+    t.match(mail.subject, /^Demo Console/, `${name}: ${mail.subject}`)
+    t.match(mail.text, /If this was not you/)
+    t.not(mail.html, '', 'with a part in HTML')
+    t.notMatch(mail.html, /<a\s/, 'no link to click')
+  }
+})
+
 t.test('10. English and Simplified Chinese, by the browser and by choice', async t => {
   const wei = await visit(t, 'wei', { locale: 'zh-CN' })
   const { page } = wei
@@ -622,6 +638,7 @@ t.test('10. English and Simplified Chinese, by the browser and by choice', async
   t.notMatch(await page.locator('main').innerText(), /[a-z]{4,}/, 'no English word is left over')
   await page.getByLabel('我已保存这些备用码').check()
   await wei.press('继续')
+  t.match((await world.mail(wei.email, /2FA/)).text, /如果不是您本人操作/, 'mail speaks it too')
   await wei.logOut()
   await wei.logIn()
   t.equal(await wei.heading(), '输入验证码')
