@@ -45,12 +45,28 @@ export function tenantKey (tenant: string, id: string): { readonly key: string; 
   return { key, sha256: createHash('sha256').update(key).digest('hex') }
 }
 
+/** Keeps what would be mailed, so that a test can read it. */
+function mailboxMailer (mails: Mail[]): NonNullable<Overrides['mailer']> {
+  return {
+    code: mail => {
+      mails.push(mail)
+      return true
+    },
+    wake: () => {},
+    start: () => {},
+    close: async () => {},
+    state: () => ({ ok: true, queued: 0 })
+  }
+}
+
 export interface StartOptions {
   /** Settings of the tenant `t1`, as in the configuration file. */
   readonly tenant?: Record<string, unknown>
   readonly overrides?: Overrides
   readonly database?: string
   readonly env?: Record<string, string>
+  /** Mail goes out by SMTP as `env` says, instead of into `mails`. */
+  readonly smtp?: boolean
 }
 
 export async function startService (t: Teardown, options: StartOptions = {}) {
@@ -94,16 +110,7 @@ export async function startService (t: Teardown, options: StartOptions = {}) {
   const log: string[] = []
   const app: App = await buildApp(config, {
     clock,
-    mailer: {
-      code: mail => {
-        mails.push(mail)
-        return true
-      },
-      wake: () => {},
-      start: () => {},
-      close: async () => {},
-      state: () => ({ ok: true, queued: 0 })
-    },
+    ...(options.smtp === true ? {} : { mailer: mailboxMailer(mails) }),
     logger: pino(
       { level: 'debug' },
       {
