@@ -9,6 +9,8 @@ const HOUR_MS = 3_600_000
 const DAY_MS = 86_400_000
 /** Attempts may be in flight this long; meanwhile a count higher than SQL's stays. */
 const IN_FLIGHT_MS = 10_000
+/** How long a held answer outlives its slot. */
+const REPEAT_MS = 60_000
 /** How long a count in motion outlives its last attempt. */
 const BUDGET_MS = 2 * DAY_MS
 
@@ -23,7 +25,6 @@ interface Budget {
 /** `by` as one text, since a held slot is found by its id alone. */
 interface Live {
   slot: Slot
-  readonly held: string | undefined
   readonly by: string
 }
 
@@ -40,7 +41,8 @@ export function createMemoryPending ({
 }): Pending {
   const names = createSlotNames({ sealer, randomness })
   const slots = new Map<string, Live>()
-  /** Held answers outlive their slot for an idempotent repeat. */
+  /** Held answers, by the id of their slot, which they outlive for an idempotent repeat. */
+  const answers = new Map<string, { readonly held: string; readonly until: number }>()
   const budgets = new Map<string, Map<string, Budget>>()
   let swept = 0
 
@@ -61,7 +63,8 @@ export function createMemoryPending ({
   const sweep = (now: number) => {
     if (now - swept < 60_000) return
     swept = now
-    for (const [key, live] of slots) if (live.slot.expiresAt <= now - 60_000) slots.delete(key)
+    for (const [key, live] of slots) if (live.slot.expiresAt <= now) slots.delete(key)
+    for (const [id, { until }] of answers) if (until <= now) answers.delete(id)
     for (const [tag, own] of budgets) {
       for (const [name, budget] of own) {
         if (Math.max(budget.lastTake, budget.waitUntil, ...budget.mails, ...budget.backup) < now - BUDGET_MS) {
@@ -131,7 +134,6 @@ export function createMemoryPending ({
         const id = names.newId(by, kind, held)
         live = {
           by: oneText(by),
-          held: options.held,
           slot: {
             id,
             kind,
@@ -146,6 +148,9 @@ export function createMemoryPending ({
           }
         }
         slots.set(key ?? id, live)
+        if (options.held !== undefined) {
+          answers.set(id, { held: options.held, until: live.slot.expiresAt + REPEAT_MS })
+        }
       }
       seen.set(live, options)
       return {
@@ -241,8 +246,8 @@ export function createMemoryPending ({
     },
 
     held: async (by, id) => {
-      const key = keyOf(by, id)
-      return key === undefined ? undefined : slots.get(key)?.held
+      const answer = names.read(by, id) === undefined ? undefined : answers.get(id)
+      return answer !== undefined && answer.until > clock.now() ? answer.held : undefined
     },
 
     end: async (by, id) => {
