@@ -2,10 +2,14 @@
 // skipped.
 
 import { spawn, spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Parser } from 'tap-parser'
+import { printedTable, type Row } from '../test/helpers/attack.ts'
 import { findTool, TOOLS, type ToolName } from '../test/helpers/tools.ts'
 import { build, isStale } from './build.js'
 
@@ -116,7 +120,14 @@ async function runTap (args: readonly string[], env: NodeJS.ProcessEnv): Promise
 export async function test (args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<boolean> {
   needTools()
   if (isStale()) await build()
-  const { passed, failed, skipped, code } = await runTap(args, env)
+  const folder = mkdtempSync(join(tmpdir(), 'postern-run-'))
+  const table = join(folder, 'attacks.jsonl')
+  const { passed, failed, skipped, code } = await runTap(args, { ...env, POSTERN_TEST_TABLE: table })
+  if (existsSync(table)) {
+    const rows = readFileSync(table, 'utf8').trim().split('\n').map(line => JSON.parse(line) as Row)
+    process.stdout.write(`\nAttacks:\n${printedTable(rows.sort((a, b) => a.group < b.group ? -1 : 1))}\n`)
+  }
+  rmSync(folder, { recursive: true, force: true })
   if (skipped.length > 0) {
     process.stdout.write(`\nSkipped:\n${skipped.map(one => `  ${one}`).join('\n')}\n`)
     if (!allowSkip) process.stdout.write('A skipped test fails the run; POSTERN_TEST_ALLOW_SKIP=1 allows it.\n')

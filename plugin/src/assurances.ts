@@ -77,7 +77,9 @@ export function createAssurances ({
     const askedAt = now()
     const asked = await client.question(by(who), who.identity.exempt)
     if (asked.outcome === 'away') {
-      const last = graceMs > 0 && self()?.outdated === false ? cache.lastConfirmed(who.key, graceMs) : undefined
+      // Asking for more than we can pass on must not make the service look away: what ended would go on.
+      const grace = graceMs > 0 && (asked.busy !== true || changes.live())
+      const last = grace && self()?.outdated === false ? cache.lastConfirmed(who.key, graceMs) : undefined
       return last === undefined
         ? { standing: 'away', retryAfter: asked.retryAfter }
         : { standing: 'passed', answer: last, grace: true }

@@ -72,7 +72,7 @@ export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call 
   async function bounded<T> (work: () => Promise<Asked<T>>): Promise<Asked<T>> {
     if (now() < awayUntil) return away()
     if (inFlight >= IN_FLIGHT) {
-      if (waiting.length >= QUEUE) return away()
+      if (waiting.length >= QUEUE) return { ...away(), busy: true }
       await new Promise<void>(resolve => waiting.push(resolve))
       if (now() < awayUntil) {
         waiting.shift()?.()

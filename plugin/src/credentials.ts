@@ -1,5 +1,7 @@
 // What a request presents for a login, read from the raw header lines. Two readings are a refusal, never a guess.
 
+import { decodedThrough } from './path.ts'
+
 /** Names of what the console takes for a login, beside `Authorization`, which always counts. */
 export interface CredentialNames {
   readonly cookies: readonly string[]
@@ -32,9 +34,10 @@ export function createCredentials (
   remembered = 2000
 ): (rawHeaders: readonly string[], query: string) => Presented {
   const cookieNames = new Set([...names.cookies, bindingName])
-  const foldedCookies = new Map([...cookieNames].map(name => [name.toLowerCase(), name]))
+  const foldedCookies = new Set([...cookieNames].map(lenientName))
   const headerNames = new Set([AUTHORIZATION, ...names.headers.map(folded)])
-  const queryNames = new Set(['access_token', ...names.query.map(name => name.toLowerCase())])
+  const queryNames = new Set(['access_token', ...names.query].map(lenientName))
+  const longest = Math.max(...[...headerNames].map(name => name.length))
   const cookies = createCookieReader(cookieNames, foldedCookies, bindingName)
   const memory = new Map<string, CookieReading>()
 
@@ -63,7 +66,7 @@ export function createCredentials (
       } else if (length === 4 && name.toLowerCase() === 'host') {
         // Node keeps the first of several, others the last.
         if (++hosts > 1) return { refused: 'more than one Host header' }
-      } else if (headerNames.has(length > 40 ? '' : folded(name))) {
+      } else if (length <= longest && headerNames.has(folded(name))) {
         if (name.includes('_') && !names.headers.includes(name)) {
           return { refused: 'a credential header spelled with an underscore' }
         }
@@ -88,7 +91,7 @@ const NO_COOKIE: CookieReading = { session: false, binding: '', plain: { binding
 
 function createCookieReader (
   names: ReadonlySet<string>,
-  byFolded: ReadonlyMap<string, string>,
+  byFolded: ReadonlySet<string>,
   bindingName: string
 ): (header: string) => CookieReading {
   return function read (header) {
@@ -121,14 +124,11 @@ function createCookieReader (
   }
 }
 
-function countLenient (header: string, byFolded: ReadonlyMap<string, string>): number {
+function countLenient (header: string, byFolded: ReadonlySet<string>): number {
   let count = 0
   for (const piece of header.split(/[;,]/)) {
     const equals = piece.indexOf('=')
-    const name = unescaped((equals === -1 ? piece : piece.slice(0, equals)).replace(/^[\s"']+|[\s"']+$/g, ''))
-      .trim()
-      .toLowerCase()
-    if (byFolded.has(name) || byFolded.has(name.replaceAll('.', '_'))) count++
+    if (byFolded.has(lenientName(equals === -1 ? piece : piece.slice(0, equals)))) count++
   }
   return count
 }
@@ -137,22 +137,35 @@ function countQuery (query: string, names: ReadonlySet<string>): number {
   let count = 0
   for (const pair of query.slice(query.charCodeAt(0) === 63 ? 1 : 0).split(/[&;]/)) {
     const equals = pair.indexOf('=')
-    const name = unescaped(equals === -1 ? pair : pair.slice(0, equals))
-      .trim()
-      .toLowerCase()
-      .replace(/\[.*$/s, '')
-    if (names.has(name)) count++
+    if (names.has(lenientName(equals === -1 ? pair : pair.slice(0, equals)))) count++
   }
   return count
 }
 
-function unescaped (text: string): string {
-  if (!text.includes('%') && !text.includes('+')) return text
-  try {
-    return decodeURIComponent(text.replaceAll('+', ' '))
-  } catch {
-    return text
+/**
+ * A name as the most lenient server reads it: decoded as often as it takes, unquoted, trimmed, folded, and with what
+ * PHP makes of `sid[x]`, `access.token` and `access token`.
+ */
+function lenientName (name: string): string {
+  return decodedThrough(name.replaceAll('+', ' '))
+    .normalize('NFKC')
+    .replace(/^[\s"'\0]+|[\s"'\0]+$/g, '')
+    .toLowerCase()
+    .replace(/(?<=.)[[\0].*$/s, '')
+    .replace(/[. ]/g, '_')
+}
+
+/** Header lines in which all cookies stand in one. */
+export function oneCookieLine (rawHeaders: readonly string[]): readonly string[] {
+  const cookies: string[] = []
+  const lines: string[] = []
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] ?? ''
+    const value = rawHeaders[i + 1] ?? ''
+    if (name === 'cookie') cookies.push(value)
+    else lines.push(name, value)
   }
+  return cookies.length === 0 ? lines : [...lines, 'cookie', cookies.join('; ')]
 }
 
 /**

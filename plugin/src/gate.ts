@@ -3,7 +3,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { Assurances } from './assurances.ts'
 import type { Remembered } from './cache.ts'
-import { stripOurs, type Presented } from './credentials.ts'
+import { oneCookieLine, stripOurs, type Presented } from './credentials.ts'
 import type {
   Clock,
   Identify,
@@ -46,6 +46,8 @@ export interface Passage {
   readonly request: FastifyRequest
   /** The request target as it came. */
   readonly target: string
+  /** It asks for another protocol: whoever listens takes the socket, past routes and handlers. */
+  readonly upgrade: boolean
   rule: Rule
   presented: Extract<Presented, { binding: string }>
   identity: Identity | null
@@ -86,10 +88,11 @@ export interface Gate {
 const NOBODY: Passage['presented'] = { binding: '', any: false, header: false }
 const UNRULED: Rule = { rule: 'gated', stepUp: null }
 
-export function openPassage (request: FastifyRequest, target: string): Passage {
+export function openPassage (request: FastifyRequest, target: string, upgrade: boolean): Passage {
   return {
     request,
     target,
+    upgrade,
     rule: UNRULED,
     presented: NOBODY,
     identity: null,
@@ -123,14 +126,16 @@ export function createGate (parts: GateParts): Gate {
     credentials (passage) {
       const { target } = passage
       const mark = target.indexOf('?')
-      const presented = credentials(passage.request.raw.rawHeaders, mark === -1 ? '' : target.slice(mark))
+      const { raw } = passage.request
+      // HTTP/2 lets browsers send each cookie in a line of its own (RFC 9113 8.2.3); Node joins them as we do.
+      const presented = credentials(raw.httpVersionMajor === 2 ? oneCookieLine(raw.rawHeaders) : raw.rawHeaders, mark === -1 ? '' : target.slice(mark))
       if ('refused' in presented) return refuse(400, 'credentials_ambiguous', presented.refused)
       passage.presented = presented
       return undefined
     },
 
     rule (passage) {
-      const rule = rules.of(passage.request, passage.target)
+      const rule = rules.of(passage.request, passage.target, passage.upgrade)
       if ('refused' in rule) return refuse(400, 'bad_request', rule.refused)
       passage.rule = rule
       return undefined
@@ -143,10 +148,11 @@ export function createGate (parts: GateParts): Gate {
     },
 
     nobody (passage) {
-      const { identity, presented, rule } = passage
+      const { identity, presented, rule, upgrade } = passage
       if (identity === null) {
-        // The console found nobody in a token that came along: a handler behind may be less strict.
-        if (presented.header && rule.rule === 'gated') { return refuse(401, 'credentials_unknown', 'a credential that belongs to nobody') }
+        // The console found nobody in a token that came along: a handler behind may be less strict. So may whoever
+        // takes an upgrade, who reads the cookie anew.
+        if ((presented.header || (upgrade && presented.any)) && rule.rule === 'gated') { return refuse(401, 'credentials_unknown', 'a credential that belongs to nobody') }
         return pass('anonymous', undefined)
       }
       if (identity.subject !== null) return undefined

@@ -1,6 +1,5 @@
 // The Fastify plugin: options, hooks, what requests and replies learn. The whole public surface of fastify-postern.
 
-import { randomBytes } from 'node:crypto'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { LoggedIn, LoggedOut, PosternState, RouteRule } from './model.ts'
@@ -70,8 +69,7 @@ async function postern (app: FastifyInstance, options: PosternOptions): Promise<
     app,
     settings,
     now: () => performance.now(),
-    today: () => Date.now(),
-    hiddenPath: `/own/upgrade-${randomBytes(16).toString('hex')}`
+    today: () => Date.now()
   })
 
   app.decorateRequest('postern', {

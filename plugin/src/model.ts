@@ -98,7 +98,8 @@ export interface ServiceProblem {
 export type Asked<T> =
   | { readonly outcome: 'answer'; readonly answer: T }
   | { readonly outcome: 'problem'; readonly problem: ServiceProblem }
-  | { readonly outcome: 'away'; readonly retryAfter: number }
+  /** `busy`: it was not asked, because too many questions wait already. */
+  | { readonly outcome: 'away'; readonly retryAfter: number; readonly busy?: true }
 
 /** What a route asks for, declared as `config: { postern: … }`. */
 export interface RouteRule {

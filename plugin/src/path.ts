@@ -113,7 +113,24 @@ export function pattern (text: string, reading: 'exact' | 'loose'): Pattern {
   }
 }
 
-// Case-folded and decoded once more, because consoles behind may do either.
+// Case-folded both ways (some compare in upper case, where a dotless i is an I), decoded until nothing changes, without
+// parameters and doubled slashes: consoles behind may do any of it.
 function loosened (path: string): string {
-  return (decode(path) ?? path).normalize('NFKC').toLowerCase()
+  return decodedThrough(path)
+    .normalize('NFKC')
+    .toUpperCase()
+    .toLowerCase()
+    .replace(/;[^/]*/g, '')
+    .replace(/\/{2,}/g, '/')
+}
+
+/** Decoded as often as it takes; an escape that is none stays as it is. */
+export function decodedThrough (text: string): string {
+  let plain = text
+  for (let round = 0; round < 4 && plain.includes('%'); round++) {
+    const next = plain.replace(/(?:%[0-9a-f]{2})+/gi, escapes => decode(escapes) ?? escapes)
+    if (next === plain) break
+    plain = next
+  }
+  return plain
 }

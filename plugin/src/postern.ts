@@ -28,7 +28,6 @@ export interface PosternParts {
   readonly now: Clock
   /** Epoch milliseconds, for the end of mode `off` only. */
   readonly today: Clock
-  readonly hiddenPath: string
 }
 
 type Done = (error?: Error) => void
@@ -42,7 +41,7 @@ function denied (): Error {
   })
 }
 
-export function createPostern ({ app, settings, now, today, hiddenPath }: PosternParts) {
+export function createPostern ({ app, settings, now, today }: PosternParts) {
   const client = createClient({ ...settings, now })
   const binding = createBinding(settings.tenant, settings.insecureCookies)
   const pageCookie = createPageCookie({ ...settings, insecure: settings.insecureCookies, today })
@@ -64,7 +63,7 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
     methods: new Set(app.supportedMethods),
     now
   })
-  const sockets: Sockets = createSockets({ app, assurances, hiddenPath: settings.prefix + hiddenPath })
+  const sockets: Sockets = createSockets({ app, assurances, now })
   const passages = new WeakMap<FastifyRequest, Passage>()
   const states = new WeakMap<FastifyRequest, PosternState>()
   const reading = new WeakSet<FastifyRequest>()
@@ -130,33 +129,30 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
   /** Session, credentials and login: after every onRequest hook, before any body is read. */
   function posternGate (request: FastifyRequest, reply: FastifyReply, payload: Readable, done: DonePayload): void {
     const upgrade = sockets.upgradeOf(request)
-    const passage = openPassage(request, upgrade?.target ?? request.raw.url ?? '')
+    const passage = openPassage(request, request.raw.url ?? '', upgrade !== undefined)
     passages.set(request, passage)
+    // An upgrade ends here: whoever listens for it takes the socket, and no handler runs.
+    const go = (): void => {
+      if (upgrade === undefined) return done(null, payload)
+      reply.hijack()
+      sockets.pass(upgrade, passage.rule.rule === 'gated' ? passage.who : undefined)
+    }
     if (isOff()) {
       states.set(request, OFF)
-      return done(null, payload)
+      return go()
     }
     const decision = upgrade === undefined ? gate.decide(passage) : decideUpgrade(passage)
     const decided = (one: Decision): void => {
       if (one.decision === 'read_body') readBody(passage, payload, reply, done)
-      else {
-        settle(
-          passage,
-          one,
-          reply,
-          () => {
-            done(null, payload)
-          },
-          done
-        )
-      }
+      else settle(passage, one, reply, go, done)
     }
     if (decision instanceof Promise) decision.then(decided).catch(done)
     else decided(decision)
   }
 
   function decideUpgrade (passage: Passage): Decision | Promise<Decision> {
-    const { origin } = passage.request.headers
+    const { method, headers: { origin } } = passage.request
+    if (method !== 'GET') return refuse(400, 'bad_request', 'an upgrade that is not a GET')
     if (origin !== undefined && !sameOrigin(passage.request, settings.publicOrigin)) { return refuse(403, 'origin_refused', 'a socket from another origin') }
     return gate.decide(passage)
   }
@@ -320,7 +316,7 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
         pages,
         passes,
         sockets,
-        hiddenPath,
+        hiddenPath: UNUSED_PATH,
         passageOf,
         about,
         notes
@@ -330,7 +326,7 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
     report: (): Report => {
       const known = new Set(added.map(({ method, url }) => `${method} ${url}`))
       const unseen = listRoutes(app)
-        .filter(({ url }) => !url.endsWith(hiddenPath))
+        .filter(({ url }) => !url.endsWith(UNUSED_PATH))
         .flatMap(({ methods, url }) =>
           methods
             .filter(method => !known.has(`${method} ${url}`))
@@ -393,6 +389,7 @@ export function createPostern ({ app, settings, now, today, hiddenPath }: Poster
   }
 }
 
+const UNUSED_PATH = '/own/upgrade'
 const UNSEEN: PosternState = { status: 'anonymous', totp: null, stepUp: null, expiresIn: null }
 const OBSERVED: PosternState = { status: 'observed', totp: null, stepUp: null, expiresIn: null }
 const OFF: PosternState = { status: 'off', totp: null, stepUp: null, expiresIn: null }

@@ -3,7 +3,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { RouteRule } from './model.ts'
 import { checkedMaxAge, type Settings } from './options.ts'
-import { canonicalTarget } from './path.ts'
+import { canonicalTarget, pattern } from './path.ts'
 
 export interface Rule {
   readonly rule: 'gated' | 'public' | 'own'
@@ -12,7 +12,8 @@ export interface Rule {
 
 /** What the plugin's own routes declare. Compared by identity, so no console can declare it by accident. */
 export const OWN_ROUTE: RouteRule = Object.freeze({ public: true })
-/** The hidden route that stands for an upgrade: asks what the upgrade's own target asks. */
+
+/** What a route declares that answers to nobody: upgrades went that way once. */
 export const UPGRADE_ROUTE: RouteRule = Object.freeze({})
 
 export type Ruled = Rule | { readonly refused: string }
@@ -22,7 +23,7 @@ const PUBLIC: Rule = { rule: 'public', stepUp: null }
 const OWN: Rule = { rule: 'own', stepUp: null }
 
 export interface Rules {
-  readonly of: (request: FastifyRequest, target: string) => Ruled
+  readonly of: (request: FastifyRequest, target: string, upgrade: boolean) => Ruled
   /**
    * For a route that is known before any request: `url` as it was declared. Throws a sentence on a wrong declaration.
    */
@@ -32,6 +33,7 @@ export interface Rules {
 export function createRules (settings: Pick<Settings, 'stepUpPatterns' | 'publicPatterns'>): Rules {
   // A route's rule never changes, except where one route stands for many paths or a pattern names a method.
   const known = new WeakMap<object, Rule>()
+  const sensitive: { readonly test: (path: string) => boolean; readonly stepUp: NonNullable<Rule['stepUp']> }[] = []
 
   function byPattern (method: string, path: string): Rule | undefined {
     const asked = method === 'HEAD' ? 'GET' : method
@@ -45,7 +47,7 @@ export function createRules (settings: Pick<Settings, 'stepUpPatterns' | 'public
   function declaredRule (method: string, url: string, rule: RouteRule | undefined): Rule {
     const where = `the route ${method} ${url}`
     if (rule === OWN_ROUTE) return OWN
-    if (rule === undefined || rule === UPGRADE_ROUTE) return byPattern(method, url) ?? GATED
+    if (rule === undefined) return byPattern(method, url) ?? GATED
     const { public: open, stepUp, ...rest } = rule
     const unknown = Object.keys(rest)
     if (unknown.length > 0) { throw new Error(`postern cannot start: ${where} declares "${unknown[0]}", which is not "public" or "stepUp".`) }
@@ -67,35 +69,74 @@ export function createRules (settings: Pick<Settings, 'stepUpPatterns' | 'public
     return 'refused' in canonical ? canonical : (byPattern(method, canonical.path) ?? GATED)
   }
 
+  // Whoever takes an upgrade reads the path anew and knows nothing of routes: none is open but by a pattern, and what
+  // any route of that path asks for, however it is spelled, is asked here too.
+  function ofUpgrade (request: FastifyRequest, target: string): Ruled {
+    const ruled = ofTarget('GET', target)
+    if ('refused' in ruled) return ruled
+    const { url, postern } = configOf(request)
+    const path = pathOf(target)
+    const stepUp = [
+      url === undefined || postern === OWN_ROUTE ? null : declaredRule('GET', url, postern).stepUp,
+      ...sensitive.filter(one => one.test(path)).map(one => one.stepUp)
+    ].reduce(strictest, ruled.stepUp)
+    return stepUp === null ? ruled : { rule: 'gated', stepUp }
+  }
+
   return {
-    declared: (method, url, config) => declaredRule(method, url, ruleOf(config)),
-    of: (request, target) => {
-      const config: object & { readonly url?: string; readonly postern?: RouteRule | undefined } =
-        request.routeOptions.config
+    declared: (method, url, config) => {
+      const rule = declaredRule(method, url, ruleOf(config))
+      if (rule.stepUp !== null) sensitive.push({ test: routePattern(url), stepUp: rule.stepUp })
+      return rule
+    },
+    of: (request, target, upgrade) => {
+      if (upgrade) return ofUpgrade(request, target)
+      const config = configOf(request)
       const rule = known.get(config)
       if (rule !== undefined) return rule
-      const url = config.url
-      if (
-        url === undefined ||
-        config.postern === UPGRADE_ROUTE ||
-        (url.includes('*') && config.postern !== OWN_ROUTE)
-      ) {
+      const { url, postern } = config
+      if (url === undefined || (url.includes('*') && postern !== OWN_ROUTE)) {
         // Whoever parses the path again must read what we read.
         const ruled = ofTarget(request.method, target)
-        if ('refused' in ruled || config.postern === undefined || config.postern === UPGRADE_ROUTE) return ruled
-        const declared = declaredRule(request.method, url ?? 'that is not found', config.postern)
+        if ('refused' in ruled || postern === undefined) return ruled
+        const declared = declaredRule(request.method, url ?? 'that is not found', postern)
         return (ruled.stepUp ?? declared.stepUp)
           ? { rule: 'gated', stepUp: strictest(ruled.stepUp, declared.stepUp) }
           : declared
       }
-      const fresh = declaredRule(request.method, url, config.postern)
+      const fresh = declaredRule(request.method, url, postern)
+      if (url.includes(':') && postern !== OWN_ROUTE && settings.stepUpPatterns.length > 0) {
+        // One route stands for many paths, and a pattern may mean one of them.
+        const named = byPattern(request.method, pathOf(target))?.stepUp ?? null
+        return named === null ? fresh : { rule: 'gated', stepUp: strictest(named, fresh.stepUp) }
+      }
       // One route of several methods has one config: its pattern may name only one of them.
-      if (config.postern !== undefined || settings.stepUpPatterns.length + settings.publicPatterns.length === 0) {
+      if (postern !== undefined || settings.stepUpPatterns.length + settings.publicPatterns.length === 0) {
         known.set(config, fresh)
       }
       return fresh
     }
   }
+}
+
+function pathOf (target: string): string {
+  const mark = target.indexOf('?')
+  return mark === -1 ? target : target.slice(0, mark)
+}
+
+/** A declared route as a loose pattern of paths. */
+function routePattern (url: string): (path: string) => boolean {
+  const text = url.split('/').map(segment => (/^[^:*()]*$/.test(segment) ? segment : '*')).join('/')
+  return pattern(text.startsWith('/') ? text : `/${text}`, 'loose').test
+}
+
+interface RouteConfig {
+  readonly url?: string
+  readonly postern?: RouteRule | undefined
+}
+
+function configOf (request: FastifyRequest): object & RouteConfig {
+  return request.routeOptions.config
 }
 
 function strictest (one: Rule['stepUp'], other: Rule['stepUp']): Rule['stepUp'] {

@@ -31,8 +31,15 @@ export function createSessionEnds ({
   function note (key: string, ended: boolean): void {
     sessions.delete(key)
     if (sessions.size >= REMEMBERED) {
-      const oldest = sessions.keys().next()
-      if (oldest.done !== true) sessions.delete(oldest.value)
+      // What is owed outlives what is only remembered: a flood of sessions in which nobody is logged in forgets no
+      // log-out.
+      let gone = sessions.keys().next().value
+      for (const [one, done] of sessions) {
+        if (!done) continue
+        gone = one
+        break
+      }
+      if (gone !== undefined) sessions.delete(gone)
     }
     sessions.set(key, ended)
   }

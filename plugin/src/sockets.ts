@@ -4,7 +4,7 @@ import { ServerResponse, type IncomingMessage, type Server } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Assurances } from './assurances.ts'
-import type { Who } from './model.ts'
+import type { Clock, Who } from './model.ts'
 
 export interface Sockets {
   /** The upgrade that this request stands for, if it does. */
@@ -18,37 +18,37 @@ export interface Sockets {
 }
 
 /** How often open sockets are looked after. */
-const SWEEP_MS = 2_000
+const SWEEP_MS = 1_500
+/** Without the stream an answer may be so old: with the sweep and a question's deadline it is under 5 s together. */
+const YOUNG_MS = 1_000
+/** Questions of one sweep that are under way at once, so that requests find room beside them. */
+const LANES = 16
 
 export interface Upgrade {
   readonly request: IncomingMessage
   readonly socket: Duplex
   readonly head: Buffer
   readonly response: ServerResponse
-  /** The target as it came. */
-  readonly target: string
 }
 
 export interface SocketsParts {
   readonly app: FastifyInstance
-  readonly assurances: Assurances
-  /** A path that only this process knows, where the hidden gated route is. */
-  readonly hiddenPath: string
+  readonly assurances: Pick<Assurances, 'known' | 'ask' | 'live' | 'onEnded'>
+  readonly now: Clock
 }
 
 /**
  * Node hands an upgrade to `upgrade` listeners past every Fastify hook (fastify/fastify-http-proxy#414). `emit` is
- * the one place that all of them go through, whenever they were added, so the request is sent through a hidden route
- * first.
+ * the one place that all of them go through, whenever they were added. So the request first goes the way of any other,
+ * with its own path, up to the gate's hook: the console's session plugin sees what it would see.
  */
-export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): Sockets {
+export function createSockets ({ app, assurances, now }: SocketsParts): Sockets {
   const upgrades = new WeakMap<IncomingMessage, Upgrade>()
   const watched = new Map<Duplex, Who>()
   const server = app.server
   const emit = emitterOf(server)
 
   function gated (request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    const target = request.url ?? '/'
     const response = new ServerResponse(request)
     socket.on('error', ignore)
     response.shouldKeepAlive = false
@@ -56,9 +56,7 @@ export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): S
     response.on('finish', () => {
       socket.end()
     })
-    upgrades.set(request, { request, socket, head, response, target })
-    // The console's own hooks see the path as it came by `originalUrl`; the router sees the hidden one.
-    Object.assign(request, { originalUrl: target, url: hiddenPath })
+    upgrades.set(request, { request, socket, head, response })
     app.routing(request, response)
   }
 
@@ -78,16 +76,38 @@ export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): S
   }
 
   let sweeping: NodeJS.Timeout | undefined
+  let running = false
+  let again = false
+
+  async function look (who: Who, sockets: readonly Duplex[]): Promise<void> {
+    const known = assurances.known(who.key)
+    if (known !== undefined && (assurances.live() || now() - known.askedAt < YOUNG_MS)) return
+    const standing = await assurances.ask(who)
+    if (standing.standing !== 'passed') for (const socket of sockets) socket.destroy()
+  }
 
   // Asks again about every open socket that is not known to be verified; closes those that are not.
   async function sweep (): Promise<void> {
-    await Promise.all(
-      [...watched].map(async ([socket, who]) => {
-        if (assurances.known(who.key) !== undefined) return
-        const standing = await assurances.ask(who)
-        if (standing.standing !== 'passed') socket.destroy()
-      })
-    )
+    again = true
+    if (running) return
+    running = true
+    try {
+      while (again) {
+        again = false
+        const byKey = new Map<string, { readonly who: Who, readonly sockets: Duplex[] }>()
+        for (const [socket, who] of watched) {
+          const one = byKey.get(who.key)
+          if (one === undefined) byKey.set(who.key, { who, sockets: [socket] })
+          else one.sockets.push(socket)
+        }
+        const left = [...byKey.values()].values()
+        await Promise.all(Array.from({ length: LANES }, async () => {
+          for (const { who, sockets } of left) await look(who, sockets)
+        }))
+      }
+    } finally {
+      running = false
+    }
   }
   assurances.onEnded(() => {
     if (watched.size > 0) void sweep()
@@ -95,11 +115,10 @@ export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): S
 
   return {
     upgradeOf: request => upgrades.get(request.raw),
-    pass: ({ request, socket, head, response, target }, who) => {
+    pass: ({ request, socket, head, response }, who) => {
       upgrades.delete(request)
       response.removeAllListeners('finish')
       response.detachSocket(asSocket(socket))
-      request.url = target
       if (who !== undefined) {
         watched.set(socket, who)
         socket.once('close', () => {
@@ -108,7 +127,8 @@ export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): S
       }
       socket.removeListener('error', ignore)
       if (socket.destroyed) return
-      emit('upgrade', request, socket, head)
+      // Nobody listens: a second server of the same host names hands upgrades over all the same.
+      if (!emit('upgrade', request, socket, head)) socket.destroy()
     },
     start: () => {
       sweeping ??= setInterval(() => { if (watched.size > 0) void sweep() }, SWEEP_MS)
@@ -119,7 +139,7 @@ export function createSockets ({ app, assurances, hiddenPath }: SocketsParts): S
   }
 }
 
-const OTHER = new Set<string | symbol>(['request', 'checkContinue', 'checkExpectation'])
+const OTHER = new Set<string | symbol>(['request', 'checkContinue', 'checkExpectation', 'stream'])
 
 /** Something that listens for requests beside Fastify answers past every hook, as engine.io's polling does. */
 function refuseOtherListeners (server: Server): void {
