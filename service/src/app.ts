@@ -1,18 +1,17 @@
 // Composition root: configuration → adapters → domain → routes. Tests override any adapter here.
 
 import { hostname } from 'node:os'
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import swagger from '@fastify/swagger'
 import fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { recurring } from './adapters/background.ts'
 import { systemClock } from './adapters/clock.ts'
 import { createRandomness, createSealer } from './adapters/crypto.ts'
-import { openDatabase } from './adapters/database.ts'
 import { createMailer, type RunningMailer } from './adapters/mail.ts'
 import { createMemoryPending } from './adapters/memory.ts'
+import { openRecords } from './adapters/open-records.ts'
 import { connectRedis } from './adapters/redis-client.ts'
 import { createRedisPending } from './adapters/redis.ts'
-import { createRecords } from './adapters/sql.ts'
 import type { Config } from './config.ts'
 import { createAdministration } from './domain/administration.ts'
 import { createAssurances } from './domain/assurance.ts'
@@ -27,7 +26,7 @@ import { administrationRoutes } from './http/administration.ts'
 import { assurancesRoutes, sessionsRoutes } from './http/assurances.ts'
 import { challengesRoutes } from './http/challenges.ts'
 import { createChangeStream } from './http/changes.ts'
-import { requireKey } from './http/keys.ts'
+import { holderOf, requireKey } from './http/keys.ts'
 import { createMetrics } from './http/metrics.ts'
 import { operationsRoutes } from './http/operations.ts'
 import { pages } from './http/pages.ts'
@@ -54,6 +53,10 @@ export interface App {
   readonly sealer: Sealer
   /** Starts the work that comes round: changes, lease, outbox, pruning. */
   readonly start: () => void
+  /** New rules and keys of tenants, without a restart. Gates are told of whose rules changed. */
+  readonly reload: (tenants: readonly TenantConfig[]) => Promise<void>
+  /** Rejects when another process took the embedded store over while this one was stopped. */
+  readonly leaseLost: Promise<never>
   /** Readiness goes red; requests are still served. */
   readonly drain: () => void
   /** Closes what was opened, in order; resolves when nothing is under way. */
@@ -73,6 +76,11 @@ export class LeaseHeld extends Error {
 const LEASE_EVERY_MS = 5_000
 const LEASE_STALE_MS = 15_000
 
+/** Two digests are equal where nothing differs that a gate's answer depends on. */
+function digestOf ({ policy, name, issuer }: TenantConfig): string {
+  return createHash('sha256').update(JSON.stringify([policy, name, issuer])).digest('base64url')
+}
+
 function isAlive (pid: number): boolean {
   try {
     process.kill(pid, 0)
@@ -80,19 +88,6 @@ function isAlive (pid: number): boolean {
   } catch (error) {
     return error instanceof Error && 'code' in error && error.code === 'EPERM'
   }
-}
-
-async function openRecords (config: Config): Promise<Records> {
-  const database = await openDatabase(config.database)
-  if (config.migrateOnStart) await database.migrate()
-  const waiting = await database.pending()
-  if (waiting.length > 0) {
-    await database.close()
-    throw new Error(
-      `the database schema is not up to date (${waiting.join(', ')}): run "postern migrate", or set POSTERN_MIGRATE_ON_START=true`
-    )
-  }
-  return createRecords(database)
 }
 
 export async function buildApp (config: Config, overrides: Overrides = {}): Promise<App> {
@@ -120,7 +115,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     api.log.error({ err: error }, `${what} failed`)
   }
 
-  const records = overrides.records ?? (await openRecords(config))
+  const records = overrides.records ?? (await openRecords(config, sealer, clock.now())).records
   const redis =
     config.redis === undefined || overrides.pending !== undefined ? undefined : await connectRedis(config.redis)
   const pending =
@@ -145,9 +140,31 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     ) { return }
     throw new LeaseHeld(held.host, held.pid)
   }
+  let loseLease = (_held: LeaseHeld): void => {}
+  const leaseLost = new Promise<never>((_resolve, reject) => { loseLease = reject })
+  leaseLost.catch(() => {})
   if (embedded) await takeLease()
 
-  const tenants = new Map<string, TenantConfig>(config.tenants.map(tenant => [tenant.id, tenant]))
+  const tenants = new Map<string, TenantConfig>()
+  /** Puts the tenants of a configuration in place; who is missing is named, since its users would find nothing. */
+  const install = async (given: readonly TenantConfig[]) => {
+    const ids = new Set(given.map(tenant => tenant.id))
+    const absent = (await records.tenants()).filter(id => !ids.has(id))
+    if (absent.length > 0) {
+      api.log.warn({ tenants: absent }, 'tenants have enrolments but are missing from the configuration')
+    }
+    for (const tenant of given) {
+      const before = tenants.get(tenant.id)
+      const digest = digestOf(tenant)
+      tenants.set(tenant.id, tenant)
+      const told = await records.changes.rules(tenant.id, digest, clock.now())
+      if (before !== undefined && digestOf(before) !== digest && !told) {
+        await records.changes.tenantChanged(tenant.id, clock.now())
+      }
+    }
+    for (const id of tenants.keys()) if (!ids.has(id)) tenants.delete(id)
+  }
+  await install(config.tenants)
   const notices = createNotices({ records, sealer, wake: mailer.wake })
   const attempts = createAttempts({ records, pending, notices })
   const challenges = createChallenges({
@@ -251,6 +268,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
         work.push(
           recurring(LEASE_EVERY_MS, takeLease, error => {
             onError('renewing the lease')(error)
+            if (error instanceof LeaseHeld) loseLease(error)
           })
         )
       }
@@ -265,6 +283,12 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
       )
       mailer.start()
     },
+    reload: async given => {
+      await install(given)
+      // Whose key was taken away hears no more.
+      stream.recheck(authorization => holderOf(tenants, authorization) !== undefined)
+    },
+    leaseLost,
     drain: () => {
       draining = true
     },

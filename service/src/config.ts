@@ -1,7 +1,8 @@
 // Every setting with its type, range, default and sentence; environment and file become one frozen Config.
 
 import { readFileSync } from 'node:fs'
-import { readSender, readSmtp, type Sender, type Smtp } from './mail-settings.ts'
+import { mistakeInPostgresUrl } from './database-settings.ts'
+import { readAuthority, readSender, readSmtp, type Sender, type Smtp } from './mail-settings.ts'
 import { isObject, readTenants, type TenantConfig } from './tenants.ts'
 
 /** One row a setting: how it is read, what it defaults to (undefined = none) and what it is for. */
@@ -28,7 +29,13 @@ export const SETTINGS = {
   database: {
     type: 'secret',
     default: 'sqlite:data/postern.db',
-    text: 'Where truth is kept: `sqlite:<file>` or `postgres://…`.'
+    text: 'Where truth is kept: `sqlite:<file>`, or `postgres://user:password@host/name?sslmode=verify-full` (`disable`, the default, speaks plain text; `require` verifies as `verify-full` does, `verify-ca` all but the name).'
+  },
+  database_ca: { type: 'text', text: 'File with the certificate authority of the PostgreSQL server (PEM); unset: the system\'s.' },
+  database_pool: { type: 'integer', default: '10', min: 1, max: 100, text: 'Most connections to PostgreSQL of one process.' },
+  database_id: {
+    type: 'text',
+    text: 'Id of the database, as `postern migrate` prints it. Where set, an empty or another database is refused: in an empty one nobody has 2FA.'
   },
   migrate_on_start: {
     type: 'flag',
@@ -100,6 +107,10 @@ export interface Config {
   readonly operationsHost: string
   readonly operationsPort: number
   readonly database: string
+  /** Certificates to trust instead of the system's, PEM. */
+  readonly databaseCa: string | undefined
+  readonly databasePool: number
+  readonly databaseId: string | undefined
   readonly migrateOnStart: boolean
   readonly redis: string | undefined
   readonly encryptionKeys: readonly NamedKey[]
@@ -194,6 +205,9 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
   const database = value('database') ?? ''
   if (!/^(sqlite:.+|postgres(ql)?:\/\/.+)$/.test(database)) {
     mistakes.push('POSTERN_DATABASE must be sqlite:<file> or postgres://…')
+  } else if (!database.startsWith('sqlite:')) {
+    const mistake = mistakeInPostgresUrl(database)
+    if (mistake !== undefined) mistakes.push(`POSTERN_DATABASE${mistake}`)
   }
   const redis = value('redis')
   if (redis !== undefined && !/^rediss?:\/\/.+$/.test(redis)) {
@@ -213,6 +227,9 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
     operationsHost: value('operations_host') ?? '',
     operationsPort: integer('operations_port'),
     database,
+    databaseCa: readAuthority(value('database_ca'), 'POSTERN_DATABASE_CA', mistakes),
+    databasePool: integer('database_pool'),
+    databaseId: value('database_id'),
     migrateOnStart: flag('migrate_on_start'),
     redis,
     encryptionKeys,

@@ -48,7 +48,7 @@ export function readSmtp (
           ? undefined
           : { user: decodeURIComponent(username), password: decodeURIComponent(password) },
       tls,
-      ca: readAuthority(caFile, mistakes)
+      ca: readAuthority(caFile, 'POSTERN_SMTP_CA', mistakes)
     }
   } catch {
     mistakes.push(FORM)
@@ -56,7 +56,8 @@ export function readSmtp (
   }
 }
 
-function readAuthority (file: string | undefined, mistakes: string[]): string | undefined {
+/** The certificates of a file, PEM; `called` is the setting that names it. */
+export function readAuthority (file: string | undefined, called: string, mistakes: string[]): string | undefined {
   if (file === undefined) return undefined
   try {
     const text = readFileSync(file, 'utf8')
@@ -64,7 +65,7 @@ function readAuthority (file: string | undefined, mistakes: string[]): string | 
   } catch {
     // Said below: a file that cannot be read and one without a certificate are mended in the same place.
   }
-  mistakes.push('POSTERN_SMTP_CA must name a file with a certificate (PEM)')
+  mistakes.push(`${called} must name a file with a certificate (PEM)`)
   return undefined
 }
 

@@ -2,15 +2,19 @@
 // The command line of the service: one word, one file in cli/.
 
 import { LeaseHeld } from './app.ts'
+import { backup } from './cli/backup.ts'
 import { type Command } from './cli/command.ts'
 import { keys } from './cli/keys.ts'
 import { migrate } from './cli/migrate.ts'
+import { restoreFence } from './cli/restore-fence.ts'
 import { serve } from './cli/serve.ts'
 import { subject } from './cli/subject.ts'
 import { tenants } from './cli/tenants.ts'
 import { ConfigError, describeSettings } from './config.ts'
 
-const COMMANDS = new Map<string, Command>(Object.entries({ serve, migrate, subject, tenants, keys }))
+const COMMANDS = new Map<string, Command>(Object.entries({
+  serve, migrate, subject, tenants, keys, backup, 'restore-fence': restoreFence
+}))
 
 const HELP = `postern: two-factor verification that several consoles share
 

@@ -1,71 +1,86 @@
 // SQLite or PostgreSQL behind one query builder, with one set of migrations.
 
-import { Kysely, Migrator, PostgresDialect, type Dialect } from 'kysely'
+import { Kysely, Migrator, sql, type Migration } from 'kysely'
 import { migrations } from './migrations.ts'
+import { postgresDialect } from './postgres.ts'
 import type { Schema } from './schema.ts'
 import { sqliteDialect } from './sqlite.ts'
 
 export interface Database {
   readonly db: Kysely<Schema>
   readonly dialect: 'sqlite' | 'postgres'
-  /** Brings the schema up to date. Several may run it at once: on PostgreSQL an advisory lock lets one. */
+  /**
+   * Brings the schema up to date, all of it or nothing. Several may run it at once: an advisory lock (SQLite: the
+   * write lock) lets one. Throws NewerSchema.
+   */
   readonly migrate: () => Promise<void>
-  /** Names of migrations that have not run. */
+  /** Names of migrations that have not run. Throws NewerSchema. */
   readonly pending: () => Promise<readonly string[]>
+  /** Work over whole tables, on a connection whose statements take the time they take. */
+  readonly patiently: <T>(work: (db: Kysely<Schema>) => Promise<T>) => Promise<T>
   readonly close: () => Promise<void>
 }
 
-/** A command takes at most this long, a connection to be had as well. */
-const COMMAND_MS = 2_000
-
 export interface OpenOptions {
   readonly poolSize?: number
+  readonly ca?: string | undefined
+  /** Tests stand in for a version that knows more or fewer steps. */
+  readonly steps?: (dialect: 'sqlite' | 'postgres') => Record<string, Migration>
+}
+
+/** The schema has steps that this program does not know: what it reads and writes may mean something else by now. */
+export class NewerSchema extends Error {
+  constructor (steps: readonly string[]) {
+    super(
+      `the database has a newer schema than this version of Postern knows (${steps.join(', ')}): run the version that made it, or restore a backup from before`
+    )
+    this.name = 'NewerSchema'
+  }
 }
 
 /** `sqlite:<file>`, `sqlite::memory:` or `postgres://…` (TLS by its `sslmode`). */
-export async function openDatabase (url: string, { poolSize = 10 }: OpenOptions = {}): Promise<Database> {
+export async function openDatabase (
+  url: string,
+  { poolSize = 10, ca, steps = migrations }: OpenOptions = {}
+): Promise<Database> {
   const dialect = url.startsWith('sqlite:') ? 'sqlite' : 'postgres'
   const db = new Kysely<Schema>({
-    dialect: dialect === 'sqlite' ? sqliteDialect(url.slice('sqlite:'.length)) : await postgresDialect(url, poolSize)
+    dialect: dialect === 'sqlite' ? sqliteDialect(url.slice('sqlite:'.length)) : await postgresDialect(url, { poolSize, ca })
   })
-  const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations(dialect) } })
+  const patiently: Database['patiently'] = async work => {
+    if (dialect === 'sqlite') return await work(db)
+    const patient = new Kysely<Schema>({ dialect: await postgresDialect(url, { poolSize: 1, ca, patient: true }) })
+    try {
+      return await work(patient)
+    } finally {
+      await patient.destroy()
+    }
+  }
+  const known = steps(dialect)
+  const migratorOf = (of: Kysely<Schema>) => new Migrator({ db: of, provider: { getMigrations: async () => known } })
+  const pending = async (of: Kysely<Schema>): Promise<readonly string[]> => {
+    const found = await migratorOf(of).getMigrations()
+    if (found.some(one => one.executedAt !== undefined)) {
+      const { rows } = await sql<{ name: string }>`select name from kysely_migration order by name`.execute(of)
+      const newer = rows.map(row => row.name).filter(name => !Object.hasOwn(known, name))
+      if (newer.length > 0) throw new NewerSchema(newer)
+    }
+    return found.filter(one => one.executedAt === undefined).map(one => one.name)
+  }
   return {
     db,
     dialect,
+    patiently,
     migrate: async () => {
-      const { error } = await migrator.migrateToLatest()
-      if (error !== undefined) throw error
+      await patiently(async patient => {
+        if ((await pending(patient)).length === 0) return
+        const { error } = await migratorOf(patient).migrateToLatest()
+        if (error !== undefined) throw error
+      })
     },
-    pending: async () =>
-      (await migrator.getMigrations()).filter(one => one.executedAt === undefined).map(one => one.name),
+    pending: async () => await pending(db),
     close: async () => {
       await db.destroy()
     }
   }
-}
-
-/** The driver is loaded only where it is used. */
-async function postgresDialect (url: string, poolSize: number): Promise<Dialect> {
-  const { default: pg } = await import('pg')
-  // Per pool: a global parser would change other users of the driver.
-  const toSafeInteger = (text: string): number => {
-    const number = Number(text)
-    if (!Number.isSafeInteger(number)) throw new RangeError('a stored number is beyond what can be held exactly')
-    return number
-  }
-  const pool = new pg.Pool({
-    connectionString: url,
-    max: poolSize,
-    connectionTimeoutMillis: COMMAND_MS,
-    statement_timeout: COMMAND_MS,
-    query_timeout: COMMAND_MS + 500,
-    idle_in_transaction_session_timeout: 5_000,
-    types: {
-      getTypeParser: (oid: number, format?: 'text' | 'binary') =>
-        oid === 20 ? toSafeInteger : pg.types.getTypeParser(oid, format ?? 'text')
-    }
-  })
-  // A connection that breaks while idle is replaced; without a listener it would end the process.
-  pool.on('error', () => {})
-  return new PostgresDialect({ pool })
 }

@@ -1,16 +1,28 @@
 // The schema, step by step; the same steps on SQLite and PostgreSQL.
 //
-// A later step first expands (new nullable columns, new tables, both shapes written), and contracts only in a release
-// after the one whose replicas no longer read the old shape: old and new replicas run side by side during a roll-out.
+// Rules for a later step, since replicas of the version before run on while it is applied and for the rest of a
+// roll-out:
+//   1. It expands: new tables, new indexes, new columns that are nullable or have a default. The version before must
+//      go on reading and writing as if nothing had happened.
+//   2. It contracts (drops, renames, narrows) only what no version still running reads or writes: at the earliest one
+//      release after the one that stopped.
+//   3. A step that was released is never changed, not even its name: databases remember it by that.
+//   4. It runs in one transaction with the others, so that a killed migration leaves nothing behind. What rewrites a
+//      large table is no step but work of a command (as `postern keys rotate`), in batches beside the running service.
+//   5. There is no step back: a program refuses a schema with steps that it does not know. The way back is a backup.
 
 import { sql, type Kysely, type Migration } from 'kysely'
+
+async function run (db: Kysely<unknown>, statements: readonly string[]): Promise<void> {
+  for (const statement of statements) await sql.raw(statement).execute(db)
+}
 
 export function migrations (dialect: 'sqlite' | 'postgres'): Record<string, Migration> {
   const serial = dialect === 'sqlite' ? 'integer primary key autoincrement' : 'bigserial primary key'
   return {
     '0001-records': {
       up: async (db: Kysely<unknown>) => {
-        for (const statement of [
+        await run(db, [
           `create table subjects (
             tenant text not null, subject text not null, epoch bigint not null, failures_in_row integer not null default 0,
             locked_at bigint, required_from bigint, fenced integer not null default 0,
@@ -53,7 +65,26 @@ export function migrations (dialect: 'sqlite' | 'postgres'): Record<string, Migr
           'create index notices_subject on notices (tenant, subject)',
           `create table lease (
             name text not null primary key, holder text not null, host text not null, pid integer not null, renewed_at bigint not null)`
-        ]) { await sql.raw(statement).execute(db) }
+        ])
+      }
+    },
+    '0002-numbers-and-marks': {
+      up: async (db: Kysely<unknown>) => {
+        await run(db, [
+          'alter table events add column number bigint',
+          'create index events_number on events (tenant, number)',
+          'create index events_unnumbered on events (tenant, id) where number is null',
+          'create index events_at on events (at)',
+          'create index failures_at on failures (at)',
+          'create index browsers_passed_at on browsers (passed_at)',
+          'create index changes_at on changes (at)',
+          'create index notices_at on notices (at)',
+          'create table event_numbers (tenant text not null primary key, number bigint not null)',
+          `create table key_marks (
+            kind text not null, id text not null, mark text not null, first_seen_at bigint not null, primary key (kind, id))`,
+          'create table identity (name text not null primary key, id text not null, made_at bigint not null)',
+          'create table rules (tenant text not null primary key, digest text not null, changed_at bigint not null)'
+        ])
       }
     }
   }

@@ -78,6 +78,32 @@ export interface Schema {
     reason: string | null
     request_id: string | null
     address_prefix: string | null
+    /** Place in the log as readers see it, given after the commit; null until a reader came by. */
+    number: number | null
+  }
+  /** One row a tenant: the number of its newest numbered event; its lock lets one reader number at a time. */
+  event_numbers: {
+    tenant: string
+    number: number
+  }
+  /** Which keys this database was used with, without the keys: `encryption` or `server`. */
+  key_marks: {
+    kind: string
+    id: string
+    mark: string
+    first_seen_at: number
+  }
+  /** One row, `database`: which database this is. */
+  identity: {
+    name: string
+    id: string
+    made_at: number
+  }
+  /** The rules of each tenant as they were last started or reloaded with. */
+  rules: {
+    tenant: string
+    digest: string
+    changed_at: number
   }
   /** One row a tenant: the number of its newest change; the row's lock keeps changes in the order of their commits. */
   change_numbers: {

@@ -7,6 +7,7 @@ import type { Database } from './database.ts'
 import { createAdministrations } from './records/administration.ts'
 import { createLogs } from './records/logs.ts'
 import { createOutcomes } from './records/outcomes.ts'
+import { subjectTransactions } from './records/parts.ts'
 import { createSessions } from './records/sessions.ts'
 import { createStates } from './records/states.ts'
 
@@ -31,13 +32,19 @@ function guard<T extends object> (part: T): T {
   return Object.fromEntries(wrapped) as T
 }
 
-export function createRecords (database: Database): Records {
+const TABLES = [
+  'subjects', 'authenticators', 'assurances', 'accepted', 'browsers', 'failures', 'events', 'changes', 'change_numbers', 'notices'
+] as const
+
+/** `id` names the database; reads refuse one that has become another. */
+export function createRecords (database: Database, id: string): Records {
   const { db, dialect } = database
+  const ofSubject = subjectTransactions(db, dialect)
   return guard({
-    ...createStates(db, dialect),
-    ...createOutcomes(db, dialect),
-    ...createSessions(db, dialect),
-    ...createAdministrations(db, dialect),
+    ...createStates(db, dialect, id),
+    ...createOutcomes(db, ofSubject),
+    ...createSessions(db, ofSubject),
+    ...createAdministrations(dialect, ofSubject),
     ...createLogs(db, dialect),
     now: async () => {
       if (dialect === 'sqlite') return Date.now()
@@ -49,7 +56,11 @@ export function createRecords (database: Database): Records {
       return row?.now ?? Date.now()
     },
     check: async () => {
-      await sql`select 1 from subjects where tenant = ''`.execute(db)
+      // Each table is named, so that one that is missing shows before somebody needs it.
+      const there = sql.join(TABLES.map(table => sql`exists (select 1 from ${sql.table(table)} where 1 = 0)`), sql` or `)
+      const { rows } = await sql<{ id: string }>`
+        select id from identity where name = 'database' and not (${there})`.execute(db)
+      if (rows[0]?.id !== id) throw new Error('the database is another than at start')
     },
     close: database.close
   })

@@ -1,10 +1,11 @@
-// SQLite through the node:sqlite interface (built in from Node 22.13, @photostructure/sqlite below), as kysely's
-// dialect takes it.
+// SQLite through the node:sqlite interface (built in from Node 22.13, @photostructure/sqlite below): files, settings,
+// prepared statements.
 
 import { chmodSync, existsSync, mkdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname } from 'node:path'
-import { SqliteDialect, type Dialect } from 'kysely'
+import type { Dialect } from 'kysely'
+import { createSqliteDialect, type SqliteHandle } from './sqlite-dialect.ts'
 
 type Value = string | number | bigint | null | Uint8Array
 
@@ -73,38 +74,44 @@ function quietly<T> (work: () => T): T {
 
 /** Opens (and makes) the file, readable by its owner only; `:memory:` for tests. */
 export function sqliteDialect (path: string): Dialect {
-  const fresh = path !== ':memory:' && !existsSync(path)
+  const inMemory = path === ':memory:'
+  const fresh = !inMemory && !existsSync(path)
   if (fresh) mkdirSync(dirname(path), { recursive: true })
-  const database = load(path)
-  database.exec(
-    'PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000'
-  )
+  const open = (): SqliteHandle => {
+    const database = load(path)
+    // Switching to WAL may meet another process that does the same; from then on nobody waits inside the driver,
+    // which would stop the whole process: the dialect waits outside of it.
+    database.exec('PRAGMA busy_timeout = 2000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL')
+    database.exec('PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 0')
+    return handle(database)
+  }
+  const writer = open()
   if (fresh) chmodSync(path, 0o600)
+  // In WAL a reader never waits for a writer, nor a writer for a reader.
+  return createSqliteDialect(writer, inMemory ? writer : open())
+}
+
+function handle (database: Database): SqliteHandle {
   // Statements are few and come again: preparing one costs more than running it.
-  const prepared = new Map<string, Statement>()
-  const statement = (sql: string): Statement => {
+  const prepared = new Map<string, { readonly statement: Statement; readonly reads: boolean }>()
+  const of = (sql: string) => {
     const known = prepared.get(sql)
     if (known !== undefined) return known
-    const made = database.prepare(sql)
+    const statement = database.prepare(sql)
+    const made = { statement, reads: statement.columns().length > 0 }
     if (prepared.size < 500) prepared.set(sql, made)
     return made
   }
-  return new SqliteDialect({
-    database: {
-      close: () => {
-        database.close()
-      },
-      prepare: text => {
-        // A transaction takes the write lock at once: one that began reading could not be upgraded beside another
-        // process.
-        const made = statement(text === 'begin' ? 'begin immediate' : text)
-        return {
-          reader: made.columns().length > 0,
-          all: parameters => made.all(...parameters.map(bindable)),
-          run: parameters => made.run(...parameters.map(bindable)),
-          iterate: parameters => made.all(...parameters.map(bindable))[Symbol.iterator]()
-        }
-      }
+  return {
+    run: (sql, parameters) => {
+      const { statement, reads } = of(sql)
+      const values = parameters.map(bindable)
+      if (reads) return { rows: statement.all(...values) }
+      const { changes, lastInsertRowid } = statement.run(...values)
+      return { rows: [], numAffectedRows: BigInt(changes), insertId: BigInt(lastInsertRowid) }
+    },
+    close: () => {
+      database.close()
     }
-  })
+  }
 }

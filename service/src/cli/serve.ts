@@ -3,9 +3,9 @@
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import { after, unlessEnded } from '../adapters/clock.ts'
-import { buildApp } from '../app.ts'
-import { readConfig } from '../config.ts'
-import type { Command } from './command.ts'
+import { buildApp, type App } from '../app.ts'
+import { ConfigError, readConfig } from '../config.ts'
+import type { Command, Io } from './command.ts'
 
 /** Longest time from the end of the drain to exit. */
 const CLOSE_MS = 10_000
@@ -23,6 +23,17 @@ async function asked (): Promise<NodeJS.Signals> {
   })
 }
 
+/** Tenants anew from environment and file; a configuration with mistakes changes nothing. */
+async function reload (app: App, env: Io['env']): Promise<void> {
+  try {
+    await app.reload(readConfig(env).tenants)
+    app.api.log.info('tenants reloaded')
+  } catch (error) {
+    if (error instanceof ConfigError) app.api.log.error({ mistakes: error.mistakes }, 'not reloaded')
+    else app.api.log.error({ err: error }, 'not reloaded')
+  }
+}
+
 export const serve: Command = {
   usage: 'serve',
   text: 'Run the service (the default)',
@@ -34,7 +45,10 @@ export const serve: Command = {
     app.start()
     app.api.log.info({ url: urlOf(app.api), operations: urlOf(app.operations) }, 'ready')
 
-    const signal = await asked()
+    process.on('SIGHUP', () => {
+      void reload(app, io.env)
+    })
+    const signal = await Promise.race([asked(), app.leaseLost])
     app.drain()
     app.api.log.info({ signal }, 'draining')
     // Requests are still routed here for a moment after readiness went red; a person at a keyboard waits for nothing.

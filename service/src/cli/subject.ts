@@ -3,9 +3,8 @@
 
 import { systemClock } from '../adapters/clock.ts'
 import { createRandomness, createSealer } from '../adapters/crypto.ts'
-import { openDatabase } from '../adapters/database.ts'
 import { createMemoryPending } from '../adapters/memory.ts'
-import { createRecords } from '../adapters/sql.ts'
+import { openRecords } from '../adapters/open-records.ts'
 import { readConfig } from '../config.ts'
 import { createAdministration } from '../domain/administration.ts'
 import { totpStatus } from '../domain/model.ts'
@@ -40,9 +39,8 @@ export const subject: Command = {
     const clock = systemClock
     const randomness = createRandomness()
     const sealer = createSealer({ encryptionKeys: config.encryptionKeys, serverKey: config.serverKey })
-    const database = await openDatabase(config.database)
+    const { database, records } = await openRecords(config, sealer, clock.now())
     try {
-      const records = createRecords(database)
       // Motion of the running service is not touched from here; truth decides.
       const pending = createMemoryPending({ clock, sealer, randomness })
       const administration = createAdministration({

@@ -260,6 +260,7 @@ export type FactorChangeResult =
   | { readonly result: 'gone' }
 
 export interface RecordedEvent extends Event {
+  /** Place in the tenant's log; a later read never shows a lower one that was not there before. */
   readonly id: number
   readonly tenant: string
   readonly at: number
@@ -384,8 +385,13 @@ export interface Records {
   readonly changes: {
     readonly since: (tenant: string, number: number, limit: number) => Promise<readonly Change[]>
     readonly newest: (tenant: string) => Promise<number>
-    /** The rules of the whole tenant changed (policy reload). */
+    /** The rules of the whole tenant changed in this process (reload). */
     readonly tenantChanged: (tenant: string, now: number) => Promise<void>
+    /**
+     * Remembers the digest of the rules that a process starts with. Where it is another than before, or became so
+     * within the hour (the other replicas of a roll-out), gates are told; true then.
+     */
+    readonly rules: (tenant: string, digest: string, now: number) => Promise<boolean>
   }
   readonly notices: {
     /** Takes due rows for a while, so that no other worker sends them. */

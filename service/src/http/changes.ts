@@ -14,6 +14,7 @@ const BATCH = 500
 
 interface Listener {
   readonly tenant: string
+  readonly authorization: string | undefined
   readonly reply: FastifyReply
   after: number
   busy: boolean
@@ -45,6 +46,9 @@ export function createChangeStream ({
     if (listener.busy) return
     listener.busy = true
     try {
+      if (listener.after > newest) {
+        listener.after = Math.min(listener.after, await records.changes.newest(listener.tenant))
+      }
       while (listeners.has(listener) && listener.after < newest) {
         const rows = await records.changes.since(listener.tenant, listener.after, BATCH)
         if (rows.length === 0) break
@@ -80,12 +84,12 @@ export function createChangeStream ({
   const routes: FastifyPluginAsync = async app => {
     app.get('', { schema: described }, async (request, reply) => {
       const last = request.headers['last-event-id']
-      const after =
-        typeof last === 'string' && /^\d{1,15}$/.test(last)
-          ? Number(last)
-          : await records.changes.newest(request.tenant.id)
+      const newest = await records.changes.newest(request.tenant.id)
+      // A number that this database has not reached comes from before a restore or a fail-over; the answer tells.
+      const after = typeof last === 'string' && /^\d{1,15}$/.test(last) ? Math.min(Number(last), newest) : newest
       reply.hijack()
-      const listener: Listener = { tenant: request.tenant.id, reply, after, busy: false }
+      const { authorization } = request.headers
+      const listener: Listener = { tenant: request.tenant.id, authorization, reply, after, busy: false }
       reply.raw.writeHead(200, {
         'content-type': 'text/event-stream',
         'cache-control': 'no-store',
@@ -106,6 +110,10 @@ export function createChangeStream ({
     routes,
     beat,
     listeners: () => listeners.size,
+    /** Cuts off who may not listen any more. */
+    recheck: (allowed: (authorization: string | undefined) => boolean) => {
+      for (const listener of [...listeners]) if (!allowed(listener.authorization)) drop(listener)
+    },
     /** Ends all streams, so that a closing server has no open answers. */
     close: () => {
       for (const listener of [...listeners]) {

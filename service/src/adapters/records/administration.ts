@@ -5,13 +5,12 @@ import {
   clearCounts,
   lockSubject,
   nextEpoch,
-  transaction,
   Undone,
   writeChange,
   writeEvent,
   writeNotices,
-  type Db,
   type Dialect,
+  type SubjectTransaction,
   type Tx
 } from './parts.ts'
 
@@ -19,7 +18,7 @@ type Administer = Records['administer']
 type Act = Parameters<Administer>[2]
 type Done = Awaited<ReturnType<Administer>>
 
-export function createAdministrations (db: Db, dialect: Dialect): Pick<Records, 'administer'> {
+export function createAdministrations (dialect: Dialect, ofSubject: SubjectTransaction): Pick<Records, 'administer'> {
   const setSubject = async (tx: Tx, tenant: string, subject: string, set: Record<string, string | number | null>) => {
     await tx.updateTable('subjects').set(set).where('tenant', '=', tenant).where('subject', '=', subject).execute()
   }
@@ -115,8 +114,7 @@ export function createAdministrations (db: Db, dialect: Dialect): Pick<Records, 
 
   return {
     administer: async (tenant, subject, act, { now, event, notices }) =>
-      await transaction<Done>(db, async tx => {
-        const before = await lockSubject(tx, dialect, tenant, subject)
+      await ofSubject<Done>(tenant, subject, async (tx, before) => {
         let recorded = event
         switch (act.act) {
           case 'unlock':

@@ -4,17 +4,15 @@ import { locks } from '../../domain/policy.ts'
 import type { AcceptRequest, AcceptResult, FactorChangeResult, Records } from '../../domain/ports.ts'
 import {
   clearCounts,
-  lockSubject,
   markBrowser,
   nextEpoch,
   REMEMBERED_MS,
-  transaction,
   Undone,
   writeChange,
   writeEvent,
   writeNotices,
   type Db,
-  type Dialect,
+  type SubjectTransaction,
   type Tx
 } from './parts.ts'
 
@@ -83,13 +81,12 @@ async function record (tx: Tx, { by, bindTo, slot, factor, now, record }: Accept
 
 export function createOutcomes (
   db: Db,
-  dialect: Dialect
+  ofSubject: SubjectTransaction
 ): Pick<Records, 'accept' | 'rebind' | 'reject' | 'changeFactors'> {
   return {
     accept: async request =>
-      await transaction<AcceptResult>(db, async tx => {
+      await ofSubject<AcceptResult>(request.by.tenant, request.by.subject, async (tx, subject) => {
         const { by, slot, now } = request
-        const subject = await lockSubject(tx, dialect, by.tenant, by.subject)
         if (subject.epoch !== slot.epoch) throw new Undone<AcceptResult>({ result: 'gone' })
         if (subject.locked_at !== null && !request.whileLocked) throw new Undone<AcceptResult>({ result: 'locked' })
         const purpose = slot.kind
@@ -166,9 +163,8 @@ export function createOutcomes (
     },
 
     reject: async (by, { now, browserKnown, limits, counts, event, lockNotices }) =>
-      await db.transaction().execute(async tx => {
+      await ofSubject(by.tenant, by.subject, async (tx, subject) => {
         await writeEvent(tx, by.tenant, now, event)
-        const subject = await lockSubject(tx, dialect, by.tenant, by.subject)
         if (!counts) return { inARow: 0, in30Days: 0, locked: subject.locked_at !== null }
         await tx.insertInto('failures').values({ tenant: by.tenant, subject: by.subject, at: now }).execute()
         const own = browserKnown
@@ -219,9 +215,8 @@ export function createOutcomes (
       }),
 
     changeFactors: async change =>
-      await transaction<FactorChangeResult>(db, async tx => {
+      await ofSubject<FactorChangeResult>(change.by.tenant, change.by.subject, async (tx, subject) => {
         const { by, now, allowedBy } = change
-        const subject = await lockSubject(tx, dialect, by.tenant, by.subject)
         if (subject.epoch !== change.epoch) throw new Undone<FactorChangeResult>({ result: 'gone' })
         if (change.slot !== null) {
           const first = await tx

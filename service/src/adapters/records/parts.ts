@@ -5,6 +5,7 @@ import type { Kysely, Transaction } from 'kysely'
 import type { By, Event } from '../../domain/model.ts'
 import type { Notice } from '../../domain/ports.ts'
 import type { Schema } from '../schema.ts'
+import { createTurns } from '../turns.ts'
 
 export type Tx = Transaction<Schema>
 export type Db = Kysely<Schema>
@@ -74,6 +75,32 @@ export async function lockSubject (tx: Tx, dialect: Dialect, tenant: string, sub
   const made = await read()
   if (made === undefined) throw new Error("the subject's row is gone")
   return made
+}
+
+/** Longest wait for the requests of the same subject that came before, in this process. */
+const SUBJECT_TURN_MS = 1_500
+
+/** A transaction that holds the subject's row from its first statement on. */
+export type SubjectTransaction = <T>(
+  tenant: string,
+  subject: string,
+  work: (tx: Tx, subject: LockedSubject) => Promise<T>
+) => Promise<T>
+
+/**
+ * Requests of one subject take turns before they take a connection: a flood at one subject, or a lock that somebody
+ * left on its row, must not use up the connections that others need.
+ */
+export function subjectTransactions (db: Db, dialect: Dialect): SubjectTransaction {
+  const turns = createTurns()
+  return async (tenant, subject, work) => {
+    const endTurn = await turns.take(JSON.stringify([tenant, subject]), SUBJECT_TURN_MS)
+    try {
+      return await transaction(db, async tx => await work(tx, await lockSubject(tx, dialect, tenant, subject)))
+    } finally {
+      endTurn()
+    }
+  }
 }
 
 /** A new epoch: compared for equality only, and never one that was before. */

@@ -2,24 +2,22 @@
 
 import type { Records } from '../../domain/ports.ts'
 import {
-  lockSubject,
   nextEpoch,
   transaction,
   writeChange,
   writeEvent,
   writeNotices,
   type Db,
-  type Dialect
+  type SubjectTransaction
 } from './parts.ts'
 
 export function createSessions (
   db: Db,
-  dialect: Dialect
+  ofSubject: SubjectTransaction
 ): Pick<Records, 'remember' | 'move' | 'endSession' | 'raiseEpoch'> {
   return {
     remember: async (tenant, subject, { contact, locale, notices, now }) => {
-      await transaction(db, async tx => {
-        await lockSubject(tx, dialect, tenant, subject)
+      await ofSubject(tenant, subject, async tx => {
         await tx
           .updateTable('subjects')
           .set({ ...(contact === undefined ? {} : { contact }), ...(locale === undefined ? {} : { locale }) })
@@ -65,8 +63,7 @@ export function createSessions (
     },
 
     raiseEpoch: async (tenant, subject, { keep, clearWaits, now, event }) => {
-      await transaction(db, async tx => {
-        const before = await lockSubject(tx, dialect, tenant, subject)
+      await ofSubject(tenant, subject, async (tx, before) => {
         const epoch = nextEpoch(now, before.epoch)
         await tx
           .updateTable('subjects')

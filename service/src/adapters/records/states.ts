@@ -31,6 +31,7 @@ interface Row {
   readonly step_up_scope: string | null
   readonly expires_at: number | null
   readonly change: number | null
+  readonly database_id: string | null
 }
 
 /** The aggregate's rows: text on SQLite, parsed on PostgreSQL. */
@@ -81,7 +82,8 @@ function stateOf (by: By, row: Row, now: number): SubjectState {
 
 export function createStates (
   db: Db,
-  dialect: Dialect
+  dialect: Dialect,
+  id: string
 ): Pick<Records, 'subject' | 'question' | 'subjectOf' | 'sessions' | 'acceptedBefore'> {
   const own =
     dialect === 'sqlite'
@@ -97,13 +99,16 @@ export function createStates (
         b.failures_in_row as browser_failures, b.passed_at,
         x.subject as session_subject, x.browser as session_browser, x.epoch as session_epoch, x.login_at, x.login_factor,
         x.login_expires_at, x.step_up_at, x.step_up_factor, x.step_up_scope, x.expires_at,
-        (select n.number from change_numbers n where n.tenant = one.tenant) as change
+        (select n.number from change_numbers n where n.tenant = one.tenant) as change,
+        (select i.id from identity i where i.name = 'database') as database_id
       from (select ${text(by.tenant)} as tenant, ${text(by.subject)} as subject, ${text(by.session)} as session, ${text(by.browser)} as browser) one
       left join subjects s on s.tenant = one.tenant and s.subject = one.subject
       left join browsers b on b.tenant = one.tenant and b.subject = one.subject and b.browser = one.browser
       left join assurances x on x.tenant = one.tenant and x.session = one.session`.execute(db)
     const [row] = rows
     if (row === undefined) throw new Error('a read of one row gave none')
+    // Emptied, or restored from elsewhere, beside the running service: that somebody is missing says nothing then.
+    if (row.database_id !== id) throw new Error('the database is another than at start')
     return row
   }
 

@@ -1,0 +1,52 @@
+// The database as the service and its commands open it: the right one, with a schema that fits, under its keys.
+
+import type { Config } from '../config.ts'
+import type { Records, Sealer } from '../domain/ports.ts'
+import { openDatabase, type Database } from './database.ts'
+import { checkKeys, databaseId } from './key-ring.ts'
+import { createRecords } from './sql.ts'
+
+export interface OpenedRecords {
+  readonly database: Database
+  readonly records: Records
+}
+
+export async function openFrom (config: Pick<Config, 'database' | 'databaseCa' | 'databasePool'>): Promise<Database> {
+  return await openDatabase(config.database, { ca: config.databaseCa, poolSize: config.databasePool })
+}
+
+/** Throws with a sentence for the operator where schema, keys or database are not the ones that belong together. */
+export async function openRecords (config: Config, sealer: Sealer, now: number): Promise<OpenedRecords> {
+  const database = await openFrom(config)
+  try {
+    await checkIdentity(database, config.databaseId)
+    if (config.migrateOnStart) await database.migrate()
+    const waiting = await database.pending()
+    if (waiting.length > 0) {
+      throw new Error(
+        `the database schema is not up to date (${waiting.join(', ')}): run "postern migrate", or set POSTERN_MIGRATE_ON_START=true`
+      )
+    }
+    await checkKeys(database, config, sealer, now)
+    const id = await databaseId(database, now)
+    return { database, records: createRecords(database, id) }
+  } catch (error) {
+    await database.close()
+    throw error
+  }
+}
+
+/** An empty database in the place of the one that is known would answer "not enrolled" of everybody. */
+async function checkIdentity (database: Database, expected: string | undefined): Promise<void> {
+  if (expected === undefined) return
+  const fresh = (await database.pending()).includes('0002-numbers-and-marks')
+  const row = fresh
+    ? undefined
+    : await database.db.selectFrom('identity').select('id').where('name', '=', 'database').executeTakeFirst()
+  if (row?.id === expected) return
+  throw new Error(
+    row === undefined
+      ? 'the database is empty, and POSTERN_DATABASE_ID names one that is not: restore it, or unset POSTERN_DATABASE_ID to begin anew'
+      : 'the database is not the one that POSTERN_DATABASE_ID names'
+  )
+}
