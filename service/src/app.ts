@@ -193,7 +193,11 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   const administration = createAdministration({ records, pending, sealer, randomness, clock, notices })
 
   const stream = createChangeStream({ records, onError: onError('reading changes') })
-  const metrics = createMetrics({ streams: stream.listeners, mailQueue: () => mailer.state().queued })
+  const metrics = createMetrics({
+    streams: stream.listeners,
+    mailQueue: () => mailer.state().queued,
+    mailUp: () => Number(mailer.state().ok)
+  })
 
   await api.register(swagger, {
     // The pages are for people; what they post to is not an interface.

@@ -54,7 +54,8 @@ export function openTransport (smtp: Smtp, from: Sender, connections: number): T
     ignoreTLS: tls === 'none',
     ...(ca === undefined ? {} : { tls: { ca } }),
     maxConnections: connections,
-    maxRequeues: 1,
+    // Whether to try again is decided where the tries are counted.
+    maxRequeues: 0,
     idleTimeout: 60_000,
     connectionTimeout: CONNECT_MS,
     dnsTimeout: CONNECT_MS,

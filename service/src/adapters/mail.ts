@@ -33,8 +33,10 @@ export interface MailerNeed {
 
 const CODE_CONNECTIONS = 5
 const CODES_QUEUED = 200
-/** One more try for a code, soon: its reader is waiting. */
-const AGAIN_MS = 2_000
+/** Further tries for a code, soon: its reader is waiting. */
+const AGAIN_MS = [2_000, 8_000] as const
+/** Where no answer came the mail may have been taken all the same: one more try, so that two copies are the most. */
+const UNANSWERED_TRIES = 2
 /** Notices have their own connections, so that a flood of them holds up no code. As many are taken at a time. */
 const NOTICE_CONNECTIONS = 2
 const LOOK_MS = 5_000
@@ -87,23 +89,40 @@ export function createMailer ({ smtp, from, records, sealer, clock, log }: Maile
     return heard(await line.deliver(to, letter))
   }
 
-  const codes: { readonly mail: Mail; readonly expiresAt: number; readonly at: number }[] = []
+  interface Code {
+    readonly mail: Mail
+    readonly expiresAt: number
+    readonly at: number
+    readonly tries: number
+  }
+  const codes: Code[] = []
   const inFlight = new Set<Promise<void>>()
+  let waiting = 0
 
-  const sendCode = async (line: Transport, { mail, expiresAt, at }: (typeof codes)[number]): Promise<void> => {
-    for (const last of [false, true]) {
-      if (clock.now() >= expiresAt) {
-        log?.warn({ mail: mail.message }, 'a code expired before it could be mailed')
-        return
-      }
-      const delivery = await send(line, mail.to, mail, at)
-      if (delivery.delivery === 'sent') return
-      const again = delivery.delivery === 'down' ? delivery.again : !delivery.forGood
-      log?.warn({ mail: mail.message, ...delivery.why, again: again && !last }, 'a code could not be mailed')
-      if (!again || last) return
-      await wait(AGAIN_MS, undefined, { signal: closing.signal }).catch(() => {})
-      if (closing.signal.aborted) return
+  /** Sends once; what to try again, and when. */
+  const sendCode = async (line: Transport, code: Code): Promise<void> => {
+    const { mail, expiresAt, at } = code
+    if (clock.now() >= expiresAt) {
+      log?.warn({ mail: mail.message }, 'a code expired before it could be mailed')
+      return
     }
+    const delivery = await send(line, mail.to, mail, at)
+    if (delivery.delivery === 'sent') return
+    const tries = code.tries + 1
+    const may = delivery.delivery === 'down' ? delivery.again : !delivery.forGood
+    const pause = AGAIN_MS[tries - 1]
+    const again = may && pause !== undefined && (delivery.why.reply !== undefined || tries < UNANSWERED_TRIES)
+    log?.warn({ mail: mail.message, ...delivery.why, again }, 'a code could not be mailed')
+    if (again) void later({ ...code, tries }, pause)
+  }
+  /** Waits beside the pool: a code that is tried again holds up no other. */
+  const later = async (code: Code, pause: number): Promise<void> => {
+    waiting += 1
+    await wait(pause, undefined, { signal: closing.signal, ref: false }).catch(() => {})
+    waiting -= 1
+    if (closing.signal.aborted) return
+    codes.unshift(code)
+    pump()
   }
   const pump = (): void => {
     if (lines === undefined) return
@@ -166,8 +185,8 @@ export function createMailer ({ smtp, from, records, sealer, clock, log }: Maile
 
   return {
     code: (mail, expiresAt) => {
-      if (lines === undefined || closing.signal.aborted || codes.length >= CODES_QUEUED) return false
-      codes.push({ mail, expiresAt, at: clock.now() })
+      if (lines === undefined || closing.signal.aborted || codes.length + waiting >= CODES_QUEUED) return false
+      codes.push({ mail, expiresAt, at: clock.now(), tries: 0 })
       pump()
       return true
     },
@@ -185,7 +204,7 @@ export function createMailer ({ smtp, from, records, sealer, clock, log }: Maile
       lines?.codes.close()
       lines?.notices.close()
     },
-    state: () => ({ ok: server !== 'down', queued: codes.length + inFlight.size })
+    state: () => ({ ok: server !== 'down', queued: codes.length + waiting + inFlight.size })
   }
 }
 

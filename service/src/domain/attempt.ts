@@ -1,10 +1,14 @@
 // One attempt: booked as a failure before the code is looked at, and what follows when it was wrong.
 // Every code of every purpose goes through here, so they share one budget.
 
-import type { Ask, Budget, Slot, SlotKind, SubjectState, Verdict } from './model.ts'
+import type { Ask, Budget, Event, Slot, SlotKind, SubjectState, Verdict } from './model.ts'
 import { eventOf, type Notices } from './notices.ts'
 import { seconds, type Tenant } from './policy.ts'
 import type { Pending, Receipt, Records } from './ports.ts'
+
+const REFUSED_MS = 60_000
+/** Subjects of which it is remembered that a refusal was recorded. */
+const RECORDED = 10_000
 
 /** A verdict that ends an attempt without success. */
 export type Refused = Exclude<Verdict, { verdict: 'accepted' }>
@@ -31,8 +35,11 @@ export interface Attempts {
     slot: Slot,
     now: number,
     budget: Budget,
-    clockOffSeconds?: number
+    clockOffSeconds?: number,
+    factor?: string
   ) => Promise<Refused>
+  /** Keeps a record of what was not looked at, or used up before; of the same kind at most one a minute and subject. */
+  readonly refused: (ask: Ask, reason: 'waiting' | 'locked' | 'used', now: number, event?: Partial<Event>) => Promise<void>
   /** Takes the booking back. Unawaited: if it is lost, the next open brings the count from SQL. */
   readonly giveBack: (receipt: Receipt, outcome: 'accepted' | 'used') => void
 }
@@ -46,7 +53,24 @@ export function createAttempts ({
   readonly pending: Pending
   readonly notices: Notices
 }): Attempts {
+  /** When a refusal of this kind was last recorded; a flood of refusals must not fill the log. */
+  const recorded = new Map<string, number>()
+
   return {
+    refused: async (ask, reason, now, event = {}) => {
+      const key = JSON.stringify([ask.by.tenant, ask.by.subject, reason])
+      if (now - (recorded.get(key) ?? Number.NEGATIVE_INFINITY) < REFUSED_MS) return
+      recorded.delete(key)
+      recorded.set(key, now)
+      const oldest = recorded.keys().next().value
+      if (recorded.size > RECORDED && oldest !== undefined) recorded.delete(oldest)
+      await records.writeEvent(
+        ask.by.tenant,
+        eventOf(ask, { kind: 'verification', outcome: 'refused', reason, ...event }),
+        now
+      )
+    },
+
     take: async (tenant, ask, state, id, budget, kinds) => {
       const taken = await pending.takeAttempt(ask.by, id, budget, {
         browserKnown: state.browserKnown,
@@ -72,13 +96,15 @@ export function createAttempts ({
       }
     },
 
-    wrong: async (tenant, ask, state, slot, now, budget, clockOffSeconds) => {
+    wrong: async (tenant, ask, state, slot, now, budget, clockOffSeconds, factor) => {
       const counts = await records.reject(ask.by, {
         now,
         browserKnown: state.browserKnown,
         limits: tenant.policy.limits,
         counts: budget === 'subject',
-        event: eventOf(ask, { kind: 'verification', purpose: slot.kind, outcome: 'rejected', reason: 'wrong_code' }),
+        event: eventOf(ask, {
+          kind: 'verification', purpose: slot.kind, factor, outcome: 'rejected', reason: 'wrong_code'
+        }),
         lockNotices: notices.to(tenant, ask, state, 'locked')
       })
       if (counts.locked && budget === 'subject') {

@@ -112,7 +112,13 @@ type Looked =
     readonly receipt: Receipt
     readonly now: number
   }
-  | { readonly looked: 'wrong'; readonly slot: Slot; readonly budget: Budget; readonly now: number }
+  | {
+    readonly looked: 'wrong'
+    readonly slot: Slot
+    readonly budget: Budget
+    readonly factor: string | undefined
+    readonly now: number
+  }
   | { readonly looked: 'refused'; readonly verdict: Refused }
 
 export function createChallenges ({
@@ -225,7 +231,15 @@ export function createChallenges ({
       await pending.giveBack(receipt, 'used')
       throw error
     }
-    return { looked: 'wrong', slot, budget: first.factor.budget, now }
+    const tried = candidates.filter(({ factor }) => allowed.includes(factor))
+    return {
+      looked: 'wrong',
+      slot,
+      budget: first.factor.budget,
+      // A code of a form that several take says of none that it was tried.
+      factor: tried.length === 1 ? tried[0]?.factor.name : undefined,
+      now
+    }
   }
 
   /** The recorded result, for the same `by` with the same key within a minute of its success. */
@@ -272,12 +286,15 @@ export function createChallenges ({
     const state = await records.subject(by, clock.now())
     const looked = await look(tenant, ask, state, id, typed)
     if (looked.looked === 'refused') {
+      const refused = looked.verdict.verdict
+      if (refused === 'waiting' || refused === 'locked') await attempts.refused(ask, refused, clock.now())
       return looked.verdict.verdict === 'gone'
         ? ((await repeated(tenant, ask, id, idempotencyKey, nextBrowser)) ?? looked.verdict)
         : looked.verdict
     }
     if (looked.looked === 'wrong') {
-      return await attempts.wrong(tenant, ask, state, looked.slot, looked.now, looked.budget)
+      return await attempts.wrong(
+        tenant, ask, state, looked.slot, looked.now, looked.budget, undefined, looked.factor)
     }
 
     const { slot, receipt, now, factor, use } = looked
@@ -322,9 +339,11 @@ export function createChallenges ({
       }
       case 'used':
         attempts.giveBack(receipt, 'used')
+        await attempts.refused(ask, 'used', now, { purpose, factor: factor.name })
         return { verdict: 'used', nextIn: factor.name === 'totp' ? nextStepIn(now) : 0 }
       case 'locked':
         attempts.giveBack(receipt, 'used')
+        await attempts.refused(ask, 'locked', now, { purpose, factor: factor.name })
         return { verdict: 'locked' }
       case 'gone':
         attempts.giveBack(receipt, 'used')

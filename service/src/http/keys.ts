@@ -2,9 +2,11 @@
 
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { checkedSubject } from '../domain/model.ts'
 import { Problem } from '../domain/problems.ts'
 import type { Clock, Records } from '../domain/ports.ts'
 import type { TenantConfig } from '../tenants.ts'
+import { fromBase64url } from './ask.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -60,6 +62,12 @@ export function requireKey (app: FastifyInstance, tenants: () => ReadonlyMap<str
   })
 }
 
+/** The subject that a refused call was about, where its path names one that can be. */
+function aimedAt (params: unknown): string {
+  if (typeof params !== 'object' || params === null || !('subject' in params)) return ''
+  return typeof params.subject === 'string' ? checkedSubject(fromBase64url(params.subject)) ?? '' : ''
+}
+
 /** A hook for administrative routes: a gate key is refused, and the attempt is kept. */
 export function adminOnly ({ records, clock }: { readonly records: Records; readonly clock: Clock }) {
   return async (request: FastifyRequest): Promise<void> => {
@@ -68,7 +76,7 @@ export function adminOnly ({ records, clock }: { readonly records: Records; read
       request.tenant.id,
       {
         kind: 'administration',
-        subject: '',
+        subject: aimedAt(request.params),
         outcome: 'refused',
         reason: 'gate_key',
         actor: `gate:${request.tenantKey.id}`,

@@ -14,6 +14,8 @@ export interface Gauges {
   readonly streams: () => number
   /** Mails waiting in this process. */
   readonly mailQueue: () => number
+  /** 1 while the mail server can be used, as far as is known. */
+  readonly mailUp: () => number
 }
 
 export function createMetrics (gauges: Gauges): Metrics {
@@ -43,6 +45,7 @@ export function createMetrics (gauges: Gauges): Metrics {
     })
   gauge('postern_change_streams', 'Open change streams', gauges.streams)
   gauge('postern_mail_queue', 'Mails waiting in this process', gauges.mailQueue)
+  gauge('postern_mail_up', '1 while the mail server can be used, 0 from a failure until it takes a mail', gauges.mailUp)
   return {
     contentType: register.contentType,
     text: async () => await register.metrics(),
