@@ -1,0 +1,137 @@
+// Threat: a locked SQLite file, a backup that is not whole, a restore that brings used codes back, a tenant whose rules
+// changed unheard.
+
+import { copyFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { openDatabase } from '../../service/src/adapters/database.ts'
+import { restoreFence } from '../../service/src/adapters/restore-fence.ts'
+import { until } from '../helpers/browser.ts'
+import { dataFolder, postern, serve, settingsIn } from '../helpers/processes.ts'
+import { by, name, startService } from '../helpers/service.ts'
+
+t.test('C-16: while another process holds the file, reads go on, writes end in 503 within two seconds, and the process stays awake', async t => {
+  const file = join(dataFolder(t), 'p.db')
+  const s = await startService(t, { database: `sqlite:${file}` })
+  const ann = by('ann')
+  const { key } = await s.enrol(ann)
+  s.nextStep()
+  const later = by('ann', 'later')
+  const id = (await s.open(later)).body.challenge.id
+  const other = await openDatabase(`sqlite:${file}`)
+  t.teardown(async () => { await other.close() })
+  let letGo = (): void => {}
+  const held = new Promise<void>(resolve => { letGo = resolve })
+  const holding = other.db.transaction().execute(async tx => {
+    await tx.updateTable('subjects').set({ locale: 'en' }).execute()
+    await held
+  })
+  let longest = 0
+  let last = performance.now()
+  const pulse = setInterval(() => {
+    longest = Math.max(longest, performance.now() - last)
+    last = performance.now()
+  }, 10)
+  const began = performance.now()
+  const answers = await Promise.all(Array.from({ length: 2 }, async () => await s.answer(later, id, s.code(key))))
+  const took = performance.now() - began
+  clearInterval(pulse)
+  for (const answer of answers) t.match(answer, { status: 503, body: { code: 'unavailable' } })
+  t.ok(took < 5_000, `${Math.round(took)} ms`)
+  t.ok(longest < 1_000, `the event loop stood still for ${Math.round(longest)} ms`)
+  t.match((await s.question(ann)).body, { status: 'verified' }, 'who has passed is not held up')
+  t.match((await s.question(later)).body, { status: 'verification_required' })
+  letGo()
+  await holding
+  const retried = await s.answer(later, id, s.code(key))
+  t.equal(retried.status, 200, `nothing was used up: ${retried.text}`)
+})
+
+t.test('C-32: a backup beside the running service is whole, a copied file is not, and a fence makes a restore safe', async t => {
+  const folder = dataFolder(t)
+  const file = join(folder, 'p.db')
+  const s = await startService(t, { database: `sqlite:${file}` })
+  const [ann, bob] = [by('ann'), by('bob')]
+  const keys = { ann: await s.enrol(ann), bob: await s.enrol(bob) }
+  const { settings } = settingsIn(folder, { POSTERN_DATABASE: `sqlite:${file}` })
+  const writing = { on: true }
+  const writes = (async () => {
+    for (let i = 0; writing.on; i++) {
+      await s.app.records.writeEvent('t1', { kind: 'x', subject: String(i), outcome: 'done', actor: 'host' }, i)
+      await new Promise(resolve => { setImmediate(resolve) })
+    }
+  })()
+  const copy = join(folder, 'backup.db')
+  const { code, err } = await postern(['backup', copy], settings)
+  t.equal(code, 0, err)
+  writing.on = false
+  await writes
+  t.equal((await postern(['backup', copy], settings)).code, 1, 'an old backup is not written over')
+  // The negative: the file alone lacks what stands in the log beside it.
+  const torn = join(folder, 'torn.db')
+  await s.app.records.writeEvent('t1', { kind: 'x', subject: 'last', outcome: 'done', actor: 'host' }, 1)
+  copyFileSync(file, torn)
+  const whole = await openDatabase(`sqlite:${copy}`)
+  t.teardown(async () => { await whole.close() })
+  t.equal((await whole.db.selectFrom('authenticators').select('id').where('factor', '=', 'totp').execute()).length, 2)
+  const copied = await openDatabase(`sqlite:${torn}`)
+  t.teardown(async () => { await copied.close() })
+  const last = await copied.db.selectFrom('events').select('id').where('subject', '=', 'last').execute().then(rows => rows.length, () => 0)
+  t.equal(last, 0)
+
+  // What happens after the backup and is lost: a code is used, a backup code, a session passes.
+  s.nextStep()
+  const used = s.code(keys.ann.key)
+  t.equal((await s.verify(by('ann', 'thief'), 'login', used)).status, 200)
+  const before = (await s.question(by('ann', 'thief'))).body.change as number
+  const env = {
+    POSTERN_ENCRYPTION_KEYS: s.config.encryptionKeys.map(({ id, key }) => `${id}:${Buffer.from(key).toString('base64')}`).join(),
+    POSTERN_SERVER_KEY: `${s.config.serverKey.id}:${Buffer.from(s.config.serverKey.key).toString('base64')}`
+  }
+  const restored = await startService(t, { database: `sqlite:${copy}`, env, overrides: { clock: s.clock } })
+  t.match((await restored.question(ann)).body, { status: 'verified' }, 'without a fence the old sessions live')
+  const fenced = await restoreFence(whole, s.clock.now(), { backupCodes: true })
+  t.same(fenced, { subjects: 2, sessions: 2, backupCodes: 12 })
+  for (const who of [ann, bob]) t.match((await restored.question(who)).body, { status: 'verification_required' })
+  const login = await restored.open(ann)
+  t.match((await restored.answer(ann, login.body.challenge.id, used)).body, { code: 'code_used' }, 'C-19: the code from before')
+  t.match((await restored.answer(ann, login.body.challenge.id, keys.ann.backupCodes[0] ?? '')).body, { code: 'code_used' })
+  t.ok((await restored.question(ann)).body.change > before + 1, 'gates see a number that cannot be mistaken for one they know')
+  s.advance(90_000)
+  t.equal((await restored.verify(by('ann', 'new'), 'login', s.code(keys.ann.key))).status, 200, 'a minute later everybody gets in')
+})
+
+t.test('rules of a tenant are reloaded on SIGHUP, gates are told, a mistake changes nothing, and a missing tenant is named', async t => {
+  const folder = dataFolder(t)
+  const { settings, gate } = settingsIn(folder)
+  const file = join(folder, 'postern.json')
+  const [tenant] = JSON.parse(settings.POSTERN_TENANTS ?? '[]')
+  const { POSTERN_TENANTS: _, ...rest } = settings
+  const write = (...tenants: unknown[]) => { writeFileSync(file, JSON.stringify({ tenants })) }
+  const second = { ...tenant, id: 't2', name: 'Two' }
+  write(tenant, second)
+  const env = { ...rest, POSTERN_CONFIG: file }
+  t.equal((await postern(['subject', 'reset', 't2', 'zoe'], env)).code, 0)
+  const running = await serve(t, env)
+  const headers = { authorization: `Bearer ${gate}`, 'postern-subject': Buffer.from('ann').toString('base64url'), 'postern-browser': 'none' }
+  const status = async () => ((await (await fetch(`${running.url}/v1/assurances/${name('s')}`, { headers })).json()) as { status: string }).status
+  t.equal(await status(), 'not_required')
+  const stream = await fetch(`${running.url}/v1/changes`, { headers })
+  const reader = stream.body?.getReader()
+  write({ ...tenant, require: 'everyone' })
+  process.kill(running.pid, 'SIGHUP')
+  await until('the new rules', async () => (await status()) === 'enrolment_required' ? true : undefined)
+  let heard = ''
+  while (!heard.includes('"kind":"tenant"')) heard += new TextDecoder().decode((await reader?.read())?.value)
+  await until('the missing tenant to be named', async () =>
+    running.output.join('').includes('"tenants":["t2"],"msg":"tenants have enrolments but are missing') ? true : undefined)
+  write({ ...tenant, require: 'sometimes' })
+  process.kill(running.pid, 'SIGHUP')
+  await until('the mistake to be named', async () => /not reloaded/.test(running.output.join('')) ? true : undefined)
+  t.equal(await status(), 'enrolment_required', 'the rules before go on')
+  // The key is taken away: the stream under it ends too.
+  write({ ...tenant, keys: tenant.keys.filter((key: { scope: string }) => key.scope === 'admin') })
+  process.kill(running.pid, 'SIGHUP')
+  await until('the key to be worth nothing', async () => (await fetch(`${running.url}/v1/assurances/${name('s')}`, { headers })).status === 401 ? true : undefined)
+  await t.rejects((async () => { while (!(await reader?.read())?.done) { /* to its end */ } throw new Error('ended') })())
+})
