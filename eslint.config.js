@@ -74,7 +74,7 @@ export default [
   },
   {
     name: 'postern/plugin edges',
-    files: ['plugin/src/{index,changes,client,sockets}.ts'],
+    files: ['plugin/src/{index,changes,client,sockets,gateway}.ts'],
     rules: { 'no-restricted-globals': 'off', 'no-restricted-properties': 'off' }
   },
   layer(['service/src/domain/**/*.ts'],

@@ -56,6 +56,7 @@ export async function build () {
   if (existsSync(sheet)) copyFileSync(sheet, join(root, 'plugin/browser/style.css'))
   // npm links the command `postern` to this file and runs it as it is.
   chmodSync(join(root, 'service/dist/main.js'), 0o755)
+  chmodSync(join(root, 'plugin/dist/gateway.js'), 0o755)
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {

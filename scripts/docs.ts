@@ -7,6 +7,8 @@ import { readConfig, SETTINGS } from '../service/src/config.ts'
 import { LIMITS } from '../service/src/domain/policy.ts'
 import { PROBLEMS } from '../service/src/domain/problems.ts'
 import { PROBLEMS as GATE_PROBLEMS } from '../plugin/src/problems.ts'
+import { SETTINGS as GATEWAY_SETTINGS } from '../plugin/src/gateway/settings.ts'
+import { PRESETS } from '../plugin/src/presets/index.ts'
 import { snakeCase, TENANT_SETTINGS, TENANT_WORDS } from '../service/src/tenants.ts'
 
 const root = new URL('..', import.meta.url)
@@ -45,10 +47,29 @@ interface SettingRow {
   readonly text: string
 }
 
+function gatewaySettings (): string {
+  const rows = (settings: Readonly<Record<string, SettingRow>>): string =>
+    table(['setting', 'default', 'range', 'what it is for'], Object.entries(settings).map(([name, row]) =>
+      [`\`POSTERN_GATEWAY_${name.toUpperCase()}\``, fallback(row), range(row), row.text]))
+  return page(
+    '# Settings of the gateway',
+    'Settings come from the environment and from one JSON file, named by `POSTERN_GATEWAY_CONFIG`, of the form `{ "port": 8080, "public_patterns": [ … ] }`. ' +
+    'In the file a setting is named in lower case without `POSTERN_GATEWAY_`; the environment wins. Lists are separated by commas.',
+    rows(GATEWAY_SETTINGS),
+    ...[...PRESETS.values()].flatMap(({ name, text, settings: own }) => [
+      `## Preset ${name}`,
+      `For ${text}.`,
+      ...(Object.keys(own).length === 0 ? [] : [rows(own)])
+    ])
+  )
+}
+
+const range = ({ oneOf, min, max, type }: SettingRow): string =>
+  oneOf !== undefined ? oneOf.map(word => `\`${word}\``).join(', ') : min !== undefined ? `${min} to ${max}` : type === 'flag' ? '`true`, `false`' : type
+const fallback = (row: SettingRow): string =>
+  row.required === true ? 'required' : row.default === undefined ? 'unset' : `\`${row.default}\``
+
 function settings (): string {
-  const range = ({ oneOf, min, max, type }: SettingRow): string =>
-    oneOf !== undefined ? oneOf.map(word => `\`${word}\``).join(', ') : min !== undefined ? `${min} to ${max}` : type === 'flag' ? '`true`, `false`' : type
-  const fallback = (row: SettingRow): string => row.required === true ? 'required' : row.default === undefined ? 'unset' : `\`${row.default}\``
   return page(
     '# Settings of the service',
     'Settings come from the environment and from one JSON file, named by `POSTERN_CONFIG`, of the form `{ "settings": { "port": 7070 }, "tenants": [ … ] }`. ' +
@@ -86,7 +107,7 @@ async function openapi (): Promise<string> {
 
 /** Every generated page by its path. */
 export async function generated (): Promise<Readonly<Record<string, string>>> {
-  return { 'docs/problems.md': problems(), 'docs/settings.md': settings(), 'docs/openapi.json': await openapi() }
+  return { 'docs/problems.md': problems(), 'docs/settings.md': settings(), 'docs/gateway-settings.md': gatewaySettings(), 'docs/openapi.json': await openapi() }
 }
 
 function onDisk (path: string): string | undefined {

@@ -5,6 +5,8 @@ import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { SETTINGS } from '../service/src/config.ts'
+import { SETTINGS as GATEWAY_SETTINGS } from '../plugin/src/gateway/settings.ts'
+import { PRESETS } from '../plugin/src/presets/index.ts'
 import { PROBLEMS } from '../service/src/domain/problems.ts'
 import { generated } from '../scripts/docs.ts'
 
@@ -57,7 +59,8 @@ t.test('every npm script that a page names exists, and every script is named som
 })
 
 t.test('every setting that a page names exists', async t => {
-  const known = new Set([...Object.keys(SETTINGS).map(name => `POSTERN_${name.toUpperCase()}`), 'POSTERN_CONFIG', 'POSTERN_TENANTS'])
+  const known = new Set([...Object.keys(SETTINGS).map(name => `POSTERN_${name.toUpperCase()}`), 'POSTERN_CONFIG', 'POSTERN_TENANTS', 'POSTERN_GATEWAY_CONFIG', 'POSTERN_GATEWAY_',
+    ...[GATEWAY_SETTINGS, ...[...PRESETS.values()].map(({ settings }) => settings)].flatMap(Object.keys).map(name => `POSTERN_GATEWAY_${name.toUpperCase()}`)])
   for (const page of pages) {
     for (const [name] of read(page).matchAll(/\bPOSTERN_[A-Z_]+\b/g)) {
       t.ok(known.has(name) || name.startsWith('POSTERN_TEST_') || name === 'POSTERN_DENIED', `${page} names ${name}`)
@@ -69,7 +72,7 @@ t.test('every problem code that the interface or the plugin sends to callers is 
   const documented = new Set(pages.filter(page => page.startsWith('docs/')).flatMap(page =>
     [...read(page).matchAll(/`([a-z_]+)`/g)].map(([, code = '']) => code)))
   t.same(Object.keys(PROBLEMS).filter(code => !documented.has(code)), [])
-  const sent = readdirSync(join(root, 'plugin/src')).flatMap(file =>
+  const sent = readdirSync(join(root, 'plugin/src'), { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.ts')).flatMap(file =>
     [...read(`plugin/src/${file}`).matchAll(/(?:refuse\(\d+, |script\(request, reply, \d+, |problem\(request, reply, [\w.]+, )'([a-z_]+)'/g)]
       .map(([, code = '']) => code))
   t.ok(sent.length > 5)

@@ -27,6 +27,8 @@ export interface Answering {
     members?: Readonly<Record<string, unknown>>
   ) => void
   readonly seen: (request: FastifyRequest, passage?: Passage) => Seen
+  /** The text of a problem document, where no reply of Fastify's is at hand. */
+  readonly document: typeof problemDocument
   /** Opens (or continues) the login verification in a browser that is bound by the answer. */
   readonly toVerification: (
     passage: Passage,
@@ -38,7 +40,7 @@ export interface Answering {
 }
 
 export interface AnsweringParts {
-  readonly settings: Pick<Settings, 'prefix' | 'publicOrigin' | 'deniedStatus'>
+  readonly settings: Pick<Settings, 'prefix' | 'publicOrigin' | 'deniedStatus' | 'denied'>
   readonly client: Client
   readonly assurances: Assurances
   readonly binding: Binding
@@ -83,6 +85,12 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
     code: string,
     members: Readonly<Record<string, unknown>> = {}
   ): void {
+    const said = settings.denied?.(request, { status, code, members })
+    if (said !== undefined) {
+      // A refusal that says 200 in the console's own way is still one; one that says nothing of its type has none.
+      void common(reply).code(said.status).headers({ ...said.headers }).send(said.body ?? '')
+      return
+    }
     const document = problemDocument(status, code, { request_id: String(request.id), ...members })
     void common(reply).code(status).header('content-type', 'application/problem+json').send(document)
   }
@@ -181,6 +189,7 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
   return {
     page,
     problem,
+    document: problemDocument,
     seen,
     toVerification,
     carry: async (passage, denial, reply) => {

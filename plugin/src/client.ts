@@ -15,6 +15,10 @@ import type {
 export interface Client {
   readonly question: (by: By, exempt: string | undefined) => Promise<Asked<Answer>>
   readonly open: (ask: OpenAsk) => Promise<Asked<Opened>>
+  /** Answers a challenge; `key` makes an equal repeat get the same answer. */
+  readonly verify: (ask: VerifyAsk) => Promise<Asked<Verified>>
+  /** The subject recorded with a session; `problem` with status 404 where there is none. */
+  readonly subjectOf: (session: string) => Promise<Asked<string>>
   readonly move: (session: string, to: string) => Promise<Asked<null>>
   readonly end: (session: string) => Promise<Asked<null>>
   readonly credentialsChanged: (subject: string, keep: By | undefined) => Promise<Asked<null>>
@@ -28,8 +32,24 @@ export interface OpenAsk {
   readonly purpose: 'login' | 'step_up'
   readonly about: About
   readonly returnPath?: string | undefined
+  /** A login answer that is kept with the challenge, sealed. Always opens a challenge of its own. */
+  readonly held?: string | undefined
   readonly code?: string | undefined
   readonly record?: boolean | undefined
+}
+
+export interface VerifyAsk {
+  readonly challenge: string
+  readonly by: By
+  readonly about: About
+  readonly code: string
+  readonly key: string
+  /** Keyed name of the browser that the assurance will belong to. */
+  readonly nextBrowser?: string | undefined
+}
+
+export interface Verified {
+  readonly held: string | undefined
 }
 
 export interface PageAsk {
@@ -141,7 +161,7 @@ export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call 
         reply => (reply.status === 200 ? answerOf(reply.body) : undefined)
       ),
 
-    open: async ({ by, purpose, about, returnPath, code, record }) =>
+    open: async ({ by, purpose, about, returnPath, held, code, record }) =>
       await json(
         'POST',
         '/v1/challenges',
@@ -151,11 +171,24 @@ export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call 
           purpose,
           about,
           ...(returnPath === undefined ? {} : { return_path: returnPath }),
+          ...(held === undefined ? {} : { held }),
           ...(code === undefined ? {} : { code }),
           ...(record === undefined ? {} : { record })
         },
         reply => openedOf(reply.body)
       ),
+
+    verify: async ({ challenge, by, about, code, key, nextBrowser }) =>
+      await json(
+        'POST',
+        `/v1/challenges/${challenge}/verification`,
+        { 'idempotency-key': key },
+        { by, about, code, ...(nextBrowser === undefined ? {} : { next_browser: nextBrowser }) },
+        reply => (reply.status === 200 ? { held: text(members(reply.body)['held']) } : undefined)
+      ),
+
+    subjectOf: async session =>
+      await json('GET', `/v1/sessions/${session}`, {}, undefined, reply => text(members(reply.body)['subject'])),
 
     move: async (session, to) => await json('POST', `/v1/assurances/${session}/move`, {}, { to }, () => null),
     end: async session => await json('DELETE', `/v1/assurances/${session}`, {}, undefined, () => null),
@@ -272,7 +305,7 @@ function openedOf (body: unknown): Opened | undefined {
 }
 
 function challengeOf (body: unknown): OpenChallenge | undefined {
-  const { id, methods, attempts_left: attemptsLeft, masked_address: maskedAddress, csrf } = members(body)
+  const { id, methods, attempts_left: attemptsLeft, masked_address: maskedAddress, csrf, ...rest } = members(body)
   const name = text(id)
   if (name === undefined || !/^[A-Za-z0-9_-]{16,64}$/.test(name) || !Array.isArray(methods)) return undefined
   return {
@@ -280,7 +313,11 @@ function challengeOf (body: unknown): OpenChallenge | undefined {
     methods: methods.filter(method => typeof method === 'string'),
     attemptsLeft: count(attemptsLeft) ?? 0,
     maskedAddress: text(maskedAddress) ?? null,
-    csrf: text(csrf) ?? ''
+    csrf: text(csrf) ?? '',
+    waitFor: count(rest['wait_for']) ?? 0,
+    locked: rest['locked'] === true,
+    mailed: rest['mailed'] === true,
+    resendIn: count(rest['resend_in']) ?? 0
   }
 }
 

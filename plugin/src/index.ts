@@ -4,10 +4,11 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from
 import fp from 'fastify-plugin'
 import type { LoggedIn, LoggedOut, PosternState, RouteRule } from './model.ts'
 import { parseOptions, refusedTrustProxy, type PosternOptions } from './options.ts'
-import { createPostern } from './postern.ts'
+import { createPostern, INSIDE } from './postern.ts'
 import type { Report } from './report.ts'
 
 export type { LoggedIn, LoggedOut, PosternOptions, PosternState, Report, RouteRule }
+export type { Denied, DeniedAnswer } from './options.ts'
 export type { Identity, Identify } from './model.ts'
 export { printedReport } from './report.ts'
 
@@ -88,6 +89,7 @@ async function postern (app: FastifyInstance, options: PosternOptions): Promise<
   })
   app.decorate('postern', { credentialsChanged: gate.credentialsChanged, live: gate.live })
   app.decorate('posternReport', gate.report)
+  app.decorate(INSIDE, gate.inside)
 
   app.addHook('onRoute', (route: RouteOptions) => {
     gate.routeAdded(route)

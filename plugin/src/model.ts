@@ -76,6 +76,12 @@ export interface OpenChallenge {
   readonly attemptsLeft: number
   readonly maskedAddress: string | null
   readonly csrf: string
+  /** Seconds until a code is looked at again; 0 = now. */
+  readonly waitFor: number
+  readonly locked: boolean
+  /** A code was mailed for this challenge; `resendIn` seconds until another may be. */
+  readonly mailed: boolean
+  readonly resendIn: number
 }
 
 export type Opened =

@@ -1,7 +1,23 @@
 // The plugin's options, parsed once: every mistake is one sentence, and all are named together.
 
+import type { FastifyRequest } from 'fastify'
 import type { Identify } from './model.ts'
 import { pattern, type Pattern } from './path.ts'
+
+/** A refusal as it would be told to a script. */
+export interface Denied {
+  readonly status: number
+  readonly code: string
+  /** Further members of the problem document. */
+  readonly members: Readonly<Record<string, unknown>>
+}
+
+/** The same refusal in the console's own words. */
+export interface DeniedAnswer {
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string | string[]>>
+  readonly body?: string | Buffer
+}
 
 export interface PosternOptions {
   /** Where the service listens, as `http://127.0.0.1:7070`. */
@@ -44,6 +60,11 @@ export interface PosternOptions {
   readonly timeoutMs?: number | undefined
   /** Status of a refused script; default 401. */
   readonly deniedStatus?: 401 | 403 | undefined
+  /**
+   * Puts the refusal of a script into the console's own words, for pages that know no problem documents; `undefined`
+   * leaves it. It changes what is said, never whether the request passes.
+   */
+  readonly denied?: ((request: FastifyRequest, denied: Denied) => DeniedAnswer | undefined) | undefined
   /** Sessions remembered in this process; default 10000. */
   readonly cacheSize?: number | undefined
   /** Allows @fastify/middie and @fastify/express, whose middleware runs before any gate can. */
@@ -74,6 +95,7 @@ export interface Settings {
   readonly graceMs: number
   readonly timeoutMs: number
   readonly deniedStatus: 401 | 403
+  readonly denied: PosternOptions['denied']
   readonly cacheSize: number
   readonly allowMiddleware: boolean
 }
@@ -96,6 +118,7 @@ const KNOWN = new Set([
   'graceSeconds',
   'timeoutMs',
   'deniedStatus',
+  'denied',
   'cacheSize',
   'allowMiddleware'
 ])
@@ -159,6 +182,8 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
   const deniedStatus = options.deniedStatus ?? 401
   if (deniedStatus !== 401 && deniedStatus !== 403) wrong('"deniedStatus" must be 401 or 403')
 
+  if (options.denied !== undefined && typeof options.denied !== 'function') wrong('"denied" must be a function')
+
   const mode = parseMode(options.mode ?? 'enforce', today, wrong)
   const stepUpPatterns = (options.stepUpPatterns ?? []).flatMap(given => {
     const { pattern: text, maxAge = STEP_UP.standard } = typeof given === 'string' ? { pattern: given } : given
@@ -188,6 +213,7 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
     graceMs: graceSeconds * 1000,
     timeoutMs,
     deniedStatus,
+    denied: options.denied,
     cacheSize,
     allowMiddleware: options.allowMiddleware ?? false
   })

@@ -17,6 +17,11 @@ export interface OwnPages {
   readonly signedOut: (see: Seen) => OwnPage
   /** A console that keeps its token in script: the page takes it over. */
   readonly handOver: (see: Seen, token: NonNullable<Settings['tokenInScript']>) => OwnPage
+  /** A held login is let in: the page puts its token where the console's pages look for it, and goes on. */
+  readonly release: (see: Seen, token: NonNullable<Settings['tokenInScript']>, value: string, to: string) => OwnPage
+  /** The console behind a gateway does not answer. */
+  readonly upstream: (see: Seen, how: 'unreachable' | 'late') => OwnPage
+  readonly policy: string
   /** A form that cannot be carried: what to do instead. */
   readonly first: (see: Seen) => OwnPage
   /** Asks for the code and sends the form on, or asks for one with a GET that needs it. */
@@ -105,6 +110,14 @@ ${inner}
 ${['wait', 'nobody', 'cookies', 'failed'].map(what => `<p data-says="${what}" role="status"${what === 'wait' ? '' : ' hidden'}>${words(`hand_over.${what}`)}</p>`).join('\n')}
 </div>${link('/', words('signed_out.home'))}`
     })),
+    policy: CONTENT_SECURITY_POLICY,
+    release: (see, { key }, value, to) => render(see, words => ({
+      title: words('release.title'),
+      script: 'release.js',
+      body: `<p data-release data-key="${escape(key)}" data-value="${escape(value)}" data-to="${escape(to)}" role="status">${words('release.text')}</p>
+<noscript><p>${words('hand_over.script')}</p></noscript>`
+    })),
+    upstream: (see, how) => render(see, words => ({ title: words('upstream.title'), body: text(words(`upstream.${how}`)) + link('', words('away.retry')) })),
     first: see => render(see, words => ({ title: words('first.title'), body: text(words('first.text'), words('first.next')) + link(`${prefix}/verify`, words('first.verify')) })),
     code: (see, { challenge, action, target, fields, charset, carried, rejected }) => render(see, words => {
       const email = challenge.methods[0] === 'email'

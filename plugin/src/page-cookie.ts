@@ -12,8 +12,10 @@ export interface PageCookie {
   readonly name: string
   /** Who was logged in when the cookie was given; undefined where it is absent, old, foreign or sent twice. */
   readonly read: (request: FastifyRequest) => LoggedIn | undefined
+  /** The challenge that a held login waits for, where the cookie was given with one. */
+  readonly challenge: (request: FastifyRequest) => string | undefined
   /** A Set-Cookie header. */
-  readonly cookie: (identity: LoggedIn) => string
+  readonly cookie: (identity: LoggedIn, challenge?: string) => string
 }
 
 export interface PageCookieParts {
@@ -33,7 +35,7 @@ export function createPageCookie ({ tenant, tenantKey, prefix, insecure, today }
   // `__Host-` is only taken with the path `/`; the value is read below the prefix alone.
   const attributes = `; Path=${insecure ? prefix : '/'}; ${insecure ? '' : 'Secure; '}HttpOnly; SameSite=Lax; Max-Age=${LIFETIME_SECONDS}`
 
-  function open (value: string): LoggedIn | undefined {
+  function open (value: string): Sealed | undefined {
     const bytes = Buffer.from(value, 'base64url')
     if (bytes.length < 29) return undefined
     try {
@@ -41,24 +43,27 @@ export function createPageCookie ({ tenant, tenantKey, prefix, insecure, today }
       decipher.setAAD(Buffer.from(name))
       decipher.setAuthTag(bytes.subarray(12, 28))
       const sealed = Buffer.concat([decipher.update(bytes.subarray(28)), decipher.final()]).toString('utf8')
-      const { until, identity } = JSON.parse(sealed) as Sealed
-      return today() < until ? identity : undefined
+      const known = JSON.parse(sealed) as Sealed
+      return today() < known.until ? known : undefined
     } catch {
       return undefined
     }
   }
 
+  function sealedIn (request: FastifyRequest): Sealed | undefined {
+    const pairs = (request.headers.cookie ?? '').split(';').map(pair => pair.trim())
+    const values = pairs.filter(pair => pair.startsWith(`${name}=`))
+    const [only] = values
+    return only === undefined || values.length > 1 ? undefined : open(only.slice(name.length + 1))
+  }
+
   return {
     name,
-    read: request => {
-      const pairs = (request.headers.cookie ?? '').split(';').map(pair => pair.trim())
-      const values = pairs.filter(pair => pair.startsWith(`${name}=`))
-      const [only] = values
-      return only === undefined || values.length > 1 ? undefined : open(only.slice(name.length + 1))
-    },
-    cookie: ({ subject, session, kind, email, displayName, locale }) => {
+    read: request => sealedIn(request)?.identity,
+    challenge: request => sealedIn(request)?.challenge,
+    cookie: ({ subject, session, kind, email, displayName, locale }, challenge) => {
       const identity = { subject, session, kind, email, displayName, locale }
-      const sealed: Sealed = { until: today() + LIFETIME_SECONDS * 1000, identity }
+      const sealed: Sealed = { until: today() + LIFETIME_SECONDS * 1000, identity, challenge }
       const nonce = randomBytes(12)
       const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: 16 })
       cipher.setAAD(Buffer.from(name))
@@ -74,4 +79,5 @@ export function createPageCookie ({ tenant, tenantKey, prefix, insecure, today }
 interface Sealed {
   readonly until: number
   readonly identity: LoggedIn
+  readonly challenge?: string | undefined
 }

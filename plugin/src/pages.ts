@@ -14,6 +14,7 @@ import type { About, Who } from './model.ts'
 import type { Settings } from './options.ts'
 import { CONTENT_SECURITY_POLICY, type OwnPages } from './own-pages.ts'
 import { canonicalTarget, returnPath } from './path.ts'
+import { headersOf } from './proxy/exchange.ts'
 import type { ProblemCode } from './problems.ts'
 import { isNavigation, mediaType, sameOrigin } from './requests.ts'
 import { OWN_ROUTE, UPGRADE_ROUTE } from './rules.ts'
@@ -32,6 +33,7 @@ export interface PagesParts {
   readonly sockets: Sockets
   /** Below the prefix. */
   readonly hiddenPath: string
+  readonly releasing: Releasing
   readonly passageOf: (request: FastifyRequest) => Passage
   readonly about: (request: FastifyRequest, who: Who) => About
   readonly notes: () => readonly string[]
@@ -52,6 +54,11 @@ const PASSED_BACK = [
 ]
 /** What the service may know of the browser's request. */
 const PASSED_ON = ['accept', 'accept-language', 'content-type', 'user-agent']
+
+/** A login answer that a gateway held until now: what its browser gets with the page that lets it in. */
+export interface Releasing {
+  unsealed: (held: string) => { readonly headers: readonly string[], readonly body: Buffer } | undefined
+}
 
 export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promise<void> {
   const { settings, client, assurances, binding, pageCookie, answering, pages, passes, passageOf, about } = parts
@@ -180,7 +187,31 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     const held = answer.headers.get('postern-bind') === 'next' ? next : value
     if (!asset) void reply.header('set-cookie', binding.cookie(held))
     if (byCookie && !asset && who !== undefined) void reply.header('set-cookie', pageCookie.cookie(who.identity))
+    if (who !== undefined && held === next && rest.startsWith('verify/')) {
+      const released = await heldAnswer(request, who, rest.slice('verify/'.length), browserName(next))
+      // The session of a held login is in its answer, and only now the browser's.
+      for (const cookie of headersOf(released ?? { headers: [] }, 'set-cookie')) void reply.header('set-cookie', cookie)
+      if (released !== undefined && settings.tokenInScript !== undefined && answer.headers.get('location') !== null) {
+        const to = returnPath(answer.headers.get('location') ?? '/')
+        const { session } = who.identity
+        answering.page(reply, 200, pages.release(answering.seen(request, passage), settings.tokenInScript, session, to))
+        return reply
+      }
+    }
     return passBack(request, reply, answer, asset)
+  }
+
+  /** An equal repeat of the answered challenge brings what was held with it, if anything was. */
+  async function heldAnswer (request: FastifyRequest, who: Who, challenge: string, nextBrowser: string) {
+    const reading = readForm(bodyOf(request) ?? Buffer.alloc(0))
+    const field = (name: string): string | undefined =>
+      'fields' in reading ? reading.fields.find(one => one.name === name)?.value : undefined
+    const [code, key] = [field('code'), field('idempotency_key')]
+    if (code === undefined || !/^[A-Za-z0-9_-]{8,64}$/.test(key ?? '') || challenge.includes('/')) return undefined
+    const by = assurances.by(who)
+    const asked = await client.verify({ challenge, by, about: about(request, who), code, key: key ?? '', nextBrowser })
+    const held = asked.outcome === 'answer' ? asked.answer.held : undefined
+    return held === undefined ? undefined : parts.releasing.unsealed(held)
   }
 
   function passBack (
@@ -303,6 +334,7 @@ const FILES = [
   ['/own/style.css', 'style.css', 'text/css; charset=utf-8'],
   ['/own/carried.js', 'carried.js', 'text/javascript; charset=utf-8'],
   ['/own/session.js', 'session.js', 'text/javascript; charset=utf-8'],
+  ['/own/release.js', 'release.js', 'text/javascript; charset=utf-8'],
   ['/postern.js', 'postern.js', 'text/javascript; charset=utf-8']
 ] as const
 

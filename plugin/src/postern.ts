@@ -1,19 +1,20 @@
 // Puts the gate together and carries its decisions out in Fastify's hooks. Denials throw, after the answer is out.
 
+import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import { createAssurances } from './assurances.ts'
-import { createBinding, sessionName } from './binding.ts'
-import { createAnswering } from './carry.ts'
-import { createClient } from './client.ts'
+import { createAssurances, type Assurances } from './assurances.ts'
+import { createBinding, sessionName, type Binding } from './binding.ts'
+import { createAnswering, type Answering } from './carry.ts'
+import { createClient, type Client } from './client.ts'
 import { createCredentials } from './credentials.ts'
 import { takeCode } from './forms.ts'
 import { createGate, openPassage, refuse, type Decision, type Denial, type Passage } from './gate.ts'
 import type { About, Clock, PosternState, Who } from './model.ts'
 import { checkedMaxAge, type Settings } from './options.ts'
-import { createPageCookie } from './page-cookie.ts'
-import { createOwnPages } from './own-pages.ts'
-import { ownRoutes } from './pages.ts'
+import { createPageCookie, type PageCookie } from './page-cookie.ts'
+import { createOwnPages, type OwnPages } from './own-pages.ts'
+import { ownRoutes, type Releasing } from './pages.ts'
 import { listRoutes, outOfReach, reportedRoute, type Report, type ReportedRoute } from './report.ts'
 import { mediaType, readFormBody, sameOrigin } from './requests.ts'
 import { createRules, UPGRADE_ROUTE } from './rules.ts'
@@ -64,7 +65,8 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     now
   })
   const sockets: Sockets = createSockets({ app, assurances, now })
-  const passages = new WeakMap<FastifyRequest, Passage>()
+  const releasing: Releasing = { unsealed: () => undefined }
+  const passages = new WeakMap<IncomingMessage, Passage>()
   const states = new WeakMap<FastifyRequest, PosternState>()
   const reading = new WeakSet<FastifyRequest>()
   const added: ReportedRoute[] = []
@@ -85,7 +87,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
   }
 
   function passageOf (request: FastifyRequest): Passage {
-    const passage = passages.get(request)
+    const passage = passages.get(request.raw)
     if (passage === undefined) throw new Error('postern: the gate did not see this request')
     return passage
   }
@@ -130,7 +132,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
   function posternGate (request: FastifyRequest, reply: FastifyReply, payload: Readable, done: DonePayload): void {
     const upgrade = sockets.upgradeOf(request)
     const passage = openPassage(request, request.raw.url ?? '', upgrade !== undefined)
-    passages.set(request, passage)
+    passages.set(request.raw, passage)
     // An upgrade ends here: whoever listens for it takes the socket, and no handler runs.
     const go = (): void => {
       if (upgrade === undefined) return done(null, payload)
@@ -211,7 +213,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
 
   /** The inline code of a parsed body, taken out before schema and handler see it. */
   function posternCode (request: FastifyRequest, reply: FastifyReply, done: Done): void {
-    const passage = passages.get(request)
+    const passage = passages.get(request.raw)
     if (passage === undefined) return done(new Error('postern: the gate did not see this request'))
     const waits = reading.has(request)
     if (isOff() || (!waits && (request.body === undefined || passage.rule.rule !== 'gated'))) return done()
@@ -230,7 +232,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
 
   /** A console that loads its session later than onRequest would have everybody pass as nobody. */
   function posternLateIdentity (request: FastifyRequest, reply: FastifyReply, done: Done): void {
-    const passage = passages.get(request)
+    const passage = passages.get(request.raw)
     if (passage === undefined) return done(new Error('postern: the gate did not see this request'))
     if (isOff() || passage.identity !== null || passage.rule.rule !== 'gated') return done()
     Promise.resolve(settings.identify(request))
@@ -248,7 +250,22 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     assurances.forgetSession(kind, session)
   }
 
+  const inside: Inside = {
+    client,
+    assurances,
+    binding,
+    pageCookie,
+    answering,
+    about,
+    pages,
+    passageOf: raw => passages.get(raw),
+    addressOf: raw => passages.get(raw)?.request.ip ?? raw.socket.remoteAddress ?? '',
+    releasedBy: unsealed => { releasing.unsealed = unsealed },
+    enforcing: () => !isOff() && settings.mode.mode !== 'observe'
+  }
+
   return {
+    inside,
     hooks: { posternGate, posternCode, posternLateIdentity },
     stateOf: (request: FastifyRequest): PosternState => states.get(request) ?? UNSEEN,
     live: assurances.live,
@@ -317,6 +334,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
         passes,
         sockets,
         hiddenPath: UNUSED_PATH,
+        releasing,
         passageOf,
         about,
         notes
@@ -390,6 +408,32 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
 }
 
 const UNUSED_PATH = '/own/upgrade'
+/** What the gateway shares with the gate that it runs: one client, one binding, one reading of each request. */
+export interface Inside {
+  readonly client: Client
+  readonly assurances: Assurances
+  readonly binding: Binding
+  readonly pageCookie: PageCookie
+  readonly answering: Answering
+  readonly about: (request: FastifyRequest, who: Who) => About
+  readonly pages: OwnPages
+  readonly passageOf: (raw: IncomingMessage) => Passage | undefined
+  readonly addressOf: (raw: IncomingMessage) => string
+  /** How the pages read what a gateway held, once its challenge is answered on one of them. */
+  readonly releasedBy: (unsealed: Releasing['unsealed']) => void
+  readonly enforcing: () => boolean
+}
+
+/** Under this symbol a server keeps it, so that no console reaches it by name. */
+export const INSIDE = Symbol('postern.inside')
+
+// The one narrowing of this boundary: decorators under symbols have no merged type.
+export function insideOf (app: FastifyInstance): Inside {
+  const inside: unknown = Reflect.get(app, INSIDE)
+  if (inside === undefined) throw new Error('postern: the plugin is not registered on this server')
+  return inside as Inside
+}
+
 const UNSEEN: PosternState = { status: 'anonymous', totp: null, stepUp: null, expiresIn: null }
 const OBSERVED: PosternState = { status: 'observed', totp: null, stepUp: null, expiresIn: null }
 const OFF: PosternState = { status: 'off', totp: null, stepUp: null, expiresIn: null }

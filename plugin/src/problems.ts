@@ -22,6 +22,8 @@ export const PROBLEMS = {
   origin_refused: 'Only pages of this origin may send this',
   cookies_needed: 'The browser did not send back the binding cookie',
   form_too_large: 'The form is too large to be carried through a verification',
+  upstream_unreachable: 'The console behind the gateway does not answer',
+  upstream_late: 'The console behind the gateway takes too long',
   denied: 'No rule lets this request pass'
 } as const
 

@@ -1,0 +1,74 @@
+#!/usr/bin/env node
+// postern-gateway: reads the configuration, listens on two ports, drains on SIGTERM.
+
+import type { AddressInfo } from 'node:net'
+import Fastify, { type FastifyInstance } from 'fastify'
+import { createGateway } from './gateway/server.ts'
+import { ConfigError, describeSettings, readConfig, type Config } from './gateway/settings.ts'
+import { PRESETS } from './presets/index.ts'
+
+const HELP = `postern-gateway: a second factor for a console whose code nobody touches
+
+  postern-gateway
+      Run the gateway.
+
+Settings come from the environment and from the JSON file that POSTERN_GATEWAY_CONFIG names
+({ "upstream": "http://127.0.0.1:21114", … }); the environment wins.
+
+${describeSettings(PRESETS)}
+`
+
+/** Longest time from the end of the drain to exit. */
+const CLOSE_MS = 10_000
+
+function urlOf (app: FastifyInstance): string {
+  const address: AddressInfo | string | null = app.server.address()
+  if (address === null || typeof address === 'string') return String(address)
+  return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`
+}
+
+/** Probes: alive while the process answers, ready until it drains. */
+function operations (app: FastifyInstance, config: Config, draining: () => boolean): FastifyInstance {
+  const probes = Fastify({ logger: false })
+  probes.get('/livez', async () => ({ status: 'ok' }))
+  probes.get('/readyz', async (_request, reply) => {
+    const { mode, warnings } = app.posternReport()
+    return await reply.code(draining() ? 503 : 200).send({
+      status: draining() ? 'draining' : 'ok', preset: config.preset.name, mode, changes_heard: app.postern.live(), warnings
+    })
+  })
+  return probes
+}
+
+async function run (): Promise<void> {
+  const config = readConfig(process.env, PRESETS)
+  const app = await createGateway(config, { now: () => performance.now(), today: () => Date.now() })
+  let draining = false
+  const probes = operations(app, config, () => draining)
+  await probes.listen({ host: config.operationsHost, port: config.operationsPort })
+  await app.listen({ host: config.host, port: config.port })
+  app.log.info({ url: urlOf(app), operations: urlOf(probes), preset: config.preset.name }, 'ready')
+
+  const signal = await new Promise<NodeJS.Signals>(resolve => {
+    for (const one of ['SIGTERM', 'SIGINT'] as const) process.on(one, () => { resolve(one) })
+  })
+  draining = true
+  app.log.info({ signal }, 'draining')
+  // Requests are still routed here for a moment after readiness went red; a person at a keyboard waits for nothing.
+  if (signal === 'SIGTERM') await new Promise(resolve => { setTimeout(resolve, config.drainSeconds * 1000) })
+  setTimeout(() => process.exit(1), CLOSE_MS).unref()
+  await Promise.all([app.close(), probes.close()])
+  process.exit(0)
+}
+
+const [word, ...rest] = process.argv.slice(2)
+if (word === '--help' || word === '-h' || word === 'help') process.stdout.write(HELP)
+else if (word !== undefined && (word !== 'serve' || rest.length > 0)) {
+  process.stderr.write(`postern-gateway: "${word}" is not a command; postern-gateway --help lists what there is\n`)
+  process.exitCode = 2
+} else {
+  run().catch((error: unknown) => {
+    process.stderr.write(`postern-gateway: ${error instanceof ConfigError || error instanceof Error ? error.message : String(error)}\n`)
+    process.exit(1)
+  })
+}

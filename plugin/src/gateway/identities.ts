@@ -1,0 +1,45 @@
+// Who a credential belongs to, asked of the console and remembered for a little while.
+
+import type { Identity } from '../model.ts'
+
+export interface Identities {
+  /** Asks at most once at a time for each credential. What is nobody's is never remembered. */
+  readonly of: (credential: string, ask: () => Promise<Identity | null>) => Identity | null | Promise<Identity | null>
+  /** Something passes that may change whose it is. */
+  readonly forget: (credential: string) => void
+}
+
+const REMEMBERED = 20_000
+
+export function createIdentities ({ now, keepMs }: {
+  readonly now: () => number
+  readonly keepMs: number
+}): Identities {
+  const known = new Map<string, { readonly identity: Identity, readonly until: number }>()
+  const asking = new Map<string, Promise<Identity | null>>()
+
+  return {
+    of: (credential, ask) => {
+      const one = known.get(credential)
+      if (one !== undefined && now() < one.until) return one.identity
+      const running = asking.get(credential)
+      if (running !== undefined) return running
+      const began = now()
+      const question = ask().then(identity => {
+        if (asking.get(credential) === question && identity !== null && identity.subject !== null && keepMs > 0) {
+          if (known.size >= REMEMBERED) known.clear()
+          known.set(credential, { identity, until: began + keepMs })
+        }
+        return identity
+      }).finally(() => {
+        if (asking.get(credential) === question) asking.delete(credential)
+      })
+      asking.set(credential, question)
+      return question
+    },
+    forget: credential => {
+      known.delete(credential)
+      asking.delete(credential)
+    }
+  }
+}

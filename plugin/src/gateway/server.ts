@@ -1,0 +1,286 @@
+// The gateway: the plugin's own gate in front of one wildcard route, and behind that the console.
+
+import Fastify, { LogController, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { IncomingMessage } from 'node:http'
+import type { Readable } from 'node:stream'
+import { folded } from '../credentials.ts'
+import postern from '../index.ts'
+import { canonicalTarget, pattern, type Pattern } from '../path.ts'
+import { insideOf } from '../postern.ts'
+import { createUpstream, hasBody, type Answered, type Failed } from '../proxy/exchange.ts'
+import { requestHeaders, withoutParameters } from '../proxy/headers.ts'
+import { createTunnel } from '../proxy/tunnel.ts'
+import { isDocument, isNavigation } from '../requests.ts'
+import { fieldsOf, readBody } from './calls.ts'
+import { createHolding } from './held.ts'
+import type { Call, ConsoleKnown, LoginCall, Reply } from './preset.ts'
+import { createSeal } from './seal.ts'
+import { ConfigError, listed, type Config } from './settings.ts'
+
+/** Methods beside Fastify's own that consoles and file stores speak. */
+const METHODS = ['PROPFIND', 'PROPPATCH', 'MKCOL', 'COPY', 'MOVE', 'LOCK', 'UNLOCK', 'REPORT', 'SEARCH', 'MKCALENDAR']
+
+export interface Clocks {
+  readonly now: () => number
+  readonly today: () => number
+}
+
+/** Throws ConfigError with what the preset finds wrong; the plugin throws its own sentence. */
+export async function createGateway (config: Config, clocks: Clocks): Promise<FastifyInstance> {
+  const upstream = createUpstream({ ...config, origin: config.upstream, timeoutMs: config.upstreamTimeoutMs })
+  const publicOrigin = new URL(config.publicOrigin)
+  const app = Fastify({
+    logger: { level: config.logLevel },
+    // Targets may hold tokens.
+    logController: new LogController({ disableRequestLogging: true }),
+    trustProxy: config.trustedProxies.length === 0 ? false : [...config.trustedProxies],
+    exposeHeadRoutes: false,
+    routerOptions: { maxParamLength: 8192 },
+    http: { maxHeaderSize: 65_536 }
+  })
+  const mistakes: string[] = []
+  const known: ConsoleKnown = config.preset.create({
+    value: name => config.presetValues.get(name),
+    list: name => listed(config.presetValues.get(name) ?? ''),
+    wrong: sentence => { mistakes.push(sentence) },
+    warn: sentence => { app.log.warn(`postern-gateway: ${sentence}`) },
+    publicOrigin: config.publicOrigin,
+    prefix: config.prefix,
+    today: clocks.today,
+    now: clocks.now,
+    call: async ({ method, path, headers = {}, body }) => {
+      const answer = await upstream.read({
+        method,
+        path,
+        headers: ['host', publicOrigin.host, 'accept-encoding', 'identity', ...Object.entries(headers).flat()],
+        body: body === undefined ? undefined : Buffer.from(body)
+      })
+      if ('failed' in answer) throw upstreamError(answer)
+      return answer
+    }
+  })
+  if (mistakes.length > 0) throw new ConfigError(mistakes)
+  for (const method of METHODS) app.addHttpMethod(method, { hasBody: true })
+  await app.register(postern, {
+    service: config.service,
+    tenantKey: config.tenantKey,
+    publicOrigin: config.publicOrigin,
+    prefix: config.prefix,
+    identify: known.identify,
+    credentials: known.credentials,
+    tokenInScript: known.tokenInScript,
+    insecureCookies: config.insecureCookies,
+    mode: config.mode,
+    stepUpPatterns: [...known.stepUpPatterns ?? [], ...config.stepUpPatterns],
+    publicPatterns: [...known.publicPatterns ?? [], ...config.publicPatterns],
+    graceSeconds: config.graceSeconds,
+    timeoutMs: config.timeoutMs,
+    cacheSize: config.cacheSize,
+    denied: known.denied
+  })
+  const inside = insideOf(app)
+  const seal = createSeal(config.sealKeys, config.tenantKey)
+  const holding = createHolding({ inside, seal, prefix: config.prefix, publicOrigin: config.publicOrigin })
+  inside.releasedBy(holding.unsealed)
+
+  const cookies = new Set(known.credentials.cookies ?? [])
+  const credentialHeaders = new Set((known.credentials.headers ?? []).map(folded))
+  const parameters = new Set(['access_token', ...(known.credentials.query ?? []).map(name => name.toLowerCase())])
+  const ours = new Set([inside.binding.name, inside.pageCookie.name])
+  const compiled = (patterns: readonly string[] = []): readonly Pattern[] =>
+    patterns.map(one => pattern(one, 'loose'))
+  const passwords = compiled(known.passwordPatterns)
+  const logouts = compiled(known.logoutPatterns)
+  const fresh = compiled(known.freshLogin === undefined ? [] : [known.freshLogin])
+  const logins = known.logins.map(login => ({ ...login, ...pattern(login.pattern, 'loose') }))
+  const fits = (method: string, path: string) => (one: Pattern): boolean =>
+    (one.method === undefined || one.method === method) && one.test(path)
+
+  /** What goes to the console for this request, and how. */
+  function outgoing (raw: IncomingMessage, address: string, path: string, query: string, plain: boolean) {
+    const passage = inside.passageOf(raw)
+    const anonymous = inside.enforcing() && (passage === undefined || passage.identity === null)
+    const without = anonymous ? cookies : fresh.some(fits(raw.method ?? '', path)) ? cookies : NONE
+    return {
+      path: path + (anonymous ? withoutParameters(query, parameters) : query),
+      headers: requestHeaders(raw.rawHeaders, { address, publicOrigin }, {
+        credentialHeaders, anonymous, cookies: without, ours: name => ours.has(name), plain
+      })
+    }
+  }
+
+  async function pass (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+    const { raw, method } = request
+    const target = canonicalTarget(raw.url ?? '')
+    if ('refused' in target) {
+      inside.answering.problem(request, reply, 400, 'bad_request', { detail: target.refused })
+      return reply
+    }
+    const { path, query } = target
+    const passage = inside.passageOf(raw)
+    const identity = passage?.identity ?? null
+    if (identity === null && isDocument(request) && inside.enforcing()) {
+      // A login that was held in this browser goes on at its page, once.
+      const challenge = inside.pageCookie.challenge(request)
+      const waiting = challenge === undefined ? undefined : inside.pageCookie.read(request)
+      if (challenge !== undefined && waiting !== undefined) {
+        return reply.code(303).headers({
+          location: `${config.prefix}/verify/${challenge}`, 'cache-control': 'no-store', 'set-cookie': inside.pageCookie.cookie(waiting)
+        }).send('')
+      }
+    }
+    const named = fits(method, path)
+    const login = inside.enforcing() ? logins.find(named) : undefined
+    if (login !== undefined) return await loginCall(request, reply, login, path, query)
+    if (identity !== null) known.passing?.(request)
+    // A form whose code was taken out is shorter than it came.
+    const form = passage?.form
+    const body = form ?? (request.body === undefined ? (hasBody(raw) ? raw : undefined) : streamOf(request.body, raw))
+    const framed = (plain: boolean) => {
+      const out = outgoing(raw, request.ip, path, query, plain)
+      return { method, body, ...out, headers: form === undefined ? out.headers : withLength(out.headers, form) }
+    }
+    const password = passwords.some(named)
+    if (password || logouts.some(named)) {
+      const answer = await upstream.read(framed(true))
+      if ('failed' in answer) return failed(request, reply, answer)
+      if (answer.status < 400 && passage?.who !== undefined) {
+        if (password) await app.postern.credentialsChanged(passage.who.identity.subject, { keep: request })
+        else await reply.posternLogout()
+      }
+      if (identity !== null) known.passing?.(request, answer)
+      return release(reply, answer)
+    }
+    reply.hijack()
+    const failure = await upstream.stream(framed(false), reply.raw, (status, headers) => {
+      if (identity !== null) known.passing?.(request, { status, headers })
+    })
+    if (failure !== undefined) bare(request, reply, failure)
+    return reply
+  }
+
+  async function loginCall (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    login: LoginCall,
+    path: string,
+    query: string
+  ): Promise<FastifyReply> {
+    const { raw } = request
+    const stream = request.body === undefined ? (hasBody(raw) ? raw : undefined) : streamOf(request.body, raw)
+    const body = stream === undefined ? Buffer.alloc(0) : await readBody(stream)
+    if (body === undefined) {
+      inside.answering.problem(request, reply, 413, 'form_too_large')
+      return reply
+    }
+    const call: Call = { request, body, fields: fieldsOf(request, body) }
+    const answered = login.first?.(call) ?? await login.second?.(call, holding)
+    if (answered !== undefined) return said(reply, answered)
+    const out = outgoing(raw, request.ip, path, query, true)
+    const answer = await upstream.read({
+      method: request.method,
+      path: out.path,
+      headers: withLength(out.headers, body),
+      body: body.length === 0 ? undefined : body
+    })
+    if ('failed' in answer) return failed(request, reply, answer)
+    const logged = await login.login(call, answer)
+    if (logged === undefined) return release(reply, answer)
+    const asked = await holding.hold(request, reply, logged, login.device?.(call) ?? '', answer)
+    if (asked.asked === 'released') return release(reply, answer)
+    request.log.info({ postern: asked.asked }, 'a login was held')
+    return said(reply, login.reply(call, logged, asked))
+  }
+
+  function failed (request: FastifyRequest, reply: FastifyReply, { failed: how }: Failed): FastifyReply {
+    const status = how === 'late' ? 504 : 502
+    void reply.header('retry-after', '5')
+    if (isNavigation(request)) {
+      inside.answering.page(reply, status, inside.pages.upstream(inside.answering.seen(request), how))
+    } else inside.answering.problem(request, reply, status, how === 'late' ? 'upstream_late' : 'upstream_unreachable', { retry_after: 5 })
+    return reply
+  }
+
+  // After hijacking: the same answer without Fastify.
+  function bare (request: FastifyRequest, { raw }: FastifyReply, { failed: how }: Failed): void {
+    const page = isNavigation(request) ? inside.pages.upstream(inside.answering.seen(request), how) : undefined
+    const code = how === 'late' ? 'upstream_late' : 'upstream_unreachable'
+    const status = how === 'late' ? 504 : 502
+    raw.writeHead(status, {
+      'retry-after': '5',
+      'cache-control': 'no-store',
+      'content-type': page === undefined ? 'application/problem+json' : 'text/html; charset=utf-8',
+      ...(page === undefined ? {} : { 'content-security-policy': inside.pages.policy })
+    })
+    raw.end(page?.html ?? inside.answering.document(status, code, { request_id: String(request.id), retry_after: 5 }))
+  }
+
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', (_request, payload, done) => { done(null, payload) })
+  // A type that Fastify cannot read is the console's to judge; the headers that go on are the raw ones.
+  app.addHook('preParsing', (request, _reply, payload, done) => {
+    Reflect.deleteProperty(request.raw.headers, 'content-type')
+    done(null, payload)
+  })
+  app.setErrorHandler((error, request, reply) => {
+    if (reply.sent) return reply
+    if (isUpstreamError(error)) return failed(request, reply, error)
+    request.log.error({ err: error }, 'postern-gateway: a request failed')
+    inside.answering.problem(request, reply, statusOf(error), 'unexpected')
+    return reply
+  })
+  for (const { path, answer } of known.own ?? []) {
+    app.all(path, async (request, reply) => said(reply, await answer(request)))
+  }
+  app.all('/*', pass)
+
+  const { upstream: origin, upstreamTimeoutMs: timeoutMs } = config
+  const tunnel = createTunnel({ origin, publicOrigin: config.publicOrigin, timeoutMs })
+  app.server.on('upgrade', (raw, socket, head) => {
+    const target = canonicalTarget(raw.url ?? '')
+    if ('refused' in target) {
+      socket.destroy()
+      return
+    }
+    const { path, headers } = outgoing(raw, inside.addressOf(raw), target.path, target.query, false)
+    tunnel.open(raw, socket, head, path, headers)
+  })
+  app.addHook('preClose', async () => { tunnel.close() })
+  app.addHook('onClose', async () => { await upstream.close() })
+  return app
+}
+
+const NONE: ReadonlySet<string> = new Set()
+
+function release (reply: FastifyReply, { status, headers, body }: Answered): FastifyReply {
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i] ?? ''
+    if (name.toLowerCase() !== 'content-length') void reply.header(name, headers[i + 1] ?? '')
+  }
+  return reply.code(status).send(body)
+}
+
+function said (reply: FastifyReply, { status, headers = {}, body }: Reply): FastifyReply {
+  return reply.code(status).headers(headers).send(body ?? '')
+}
+
+function withLength (headers: readonly string[], body: Buffer): string[] {
+  const rest = headers.filter((_, i) => (headers[i - i % 2] ?? '').toLowerCase() !== 'content-length')
+  return body.length === 0 ? rest : [...rest, 'content-length', String(body.length)]
+}
+
+function upstreamError (failure: Failed): Error {
+  return Object.assign(new Error('the console did not answer'), failure)
+}
+
+// The narrowing functions of this boundary: what Fastify hands on without a type.
+function isUpstreamError (error: unknown): error is Error & Failed {
+  return error instanceof Error && 'failed' in error
+}
+function statusOf (error: unknown): number {
+  const status: unknown = typeof error === 'object' && error !== null ? Reflect.get(error, 'statusCode') : undefined
+  return typeof status === 'number' && status >= 400 && status < 500 ? status : 500
+}
+function streamOf (body: unknown, raw: IncomingMessage): Readable {
+  return typeof body === 'object' && body !== null && 'pipe' in body ? body as Readable : raw
+}

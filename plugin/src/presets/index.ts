@@ -1,0 +1,8 @@
+// The presets there are. To add one: its file, and its line here.
+
+import type { Preset } from '../gateway/preset.ts'
+import { generic } from './generic.ts'
+
+const ALL: readonly Preset[] = [generic]
+
+export const PRESETS: ReadonlyMap<string, Preset> = new Map(ALL.map(preset => [preset.name, preset]))

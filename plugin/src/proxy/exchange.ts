@@ -1,0 +1,259 @@
+// One exchange with the console behind: streamed to the client as it comes, or read into memory where it is looked
+// at.
+
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Readable } from 'node:stream'
+import { brotliDecompress, inflate, gunzip } from 'node:zlib'
+import { promisify } from 'node:util'
+import { Agent } from 'undici'
+import { answerHeaders } from './headers.ts'
+
+/** An answer of the console in memory, decoded. Header names are as they came. */
+export interface Answered {
+  readonly status: number
+  readonly headers: readonly string[]
+  readonly body: Buffer
+}
+
+export interface Outgoing {
+  readonly method: string
+  readonly path: string
+  readonly headers: string[]
+  readonly body: Buffer | Readable | undefined
+}
+
+/** The console did not answer: nothing of an answer has been written. */
+export interface Failed {
+  readonly failed: 'unreachable' | 'late'
+}
+
+export interface Upstream {
+  /**
+   * Streams the answer to the client, byte for byte. Resolves when it is through, or when the console did not answer
+   * and the client has heard nothing yet. `seen` gets status and headers before they are written.
+   */
+  readonly stream: (
+    outgoing: Outgoing,
+    response: ServerResponse,
+    seen: (status: number, headers: readonly string[]) => void
+  ) => Promise<Failed | undefined>
+  /** The whole answer. */
+  readonly read: (outgoing: Outgoing) => Promise<Answered | Failed>
+  readonly close: () => Promise<void>
+}
+
+export interface UpstreamParts {
+  readonly origin: string
+  readonly publicOrigin: string
+  readonly timeoutMs: number
+  readonly connections: number
+}
+
+/** Longest answer that is read into memory. */
+const LONGEST = 1_048_576
+const CONNECT_MS = 5_000
+
+export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }: UpstreamParts): Upstream {
+  const agent = new Agent({
+    connections,
+    pipelining: 1,
+    headersTimeout: timeoutMs,
+    // Events may be minutes apart; a client that leaves ends the exchange.
+    bodyTimeout: 0,
+    keepAliveTimeout: 4_000,
+    connect: { timeout: CONNECT_MS },
+    maxHeaderSize: 65_536
+  })
+
+  function attempt (
+    { method, path, headers, body }: Outgoing,
+    response: ServerResponse,
+    seen: (status: number, headers: readonly string[]) => void
+  ): Promise<Failed | 'again' | undefined> {
+    return new Promise(resolve => {
+      let begun = false
+      let wrote = false
+      let left: (() => void) | undefined
+      const settle = (how: Failed | 'again' | undefined): void => {
+        if (left !== undefined) {
+          response.removeListener('close', left)
+          response.removeListener('drain', resume)
+        }
+        resolve(how)
+      }
+      let resume = (): void => {}
+      agent.dispatch({
+        origin,
+        path,
+        method: methodOf(method),
+        headers,
+        body: body instanceof Readable ? unharmed(body) : body ?? null
+      }, {
+        onRequestStart (controller) {
+          if (left !== undefined) return
+          left = () => {
+            if (!response.writableFinished) controller.abort(new Error('the client left'))
+          }
+          resume = () => { controller.resume() }
+          response.on('close', left)
+          response.on('drain', resume)
+          if (response.destroyed) left()
+        },
+        onResponseStart (controller, status, _parsed, message) {
+          const raw = rawOf(controller.rawHeaders)
+          const passed = answerHeaders(raw, origin, publicOrigin)
+          if (status < 200) {
+            if (status === 103) response.writeEarlyHints(hints(passed))
+            else if (status === 102) response.writeProcessing()
+            return
+          }
+          begun = true
+          seen(status, passed)
+          response.writeHead(status, message ?? '', passed)
+          // Server-sent events and long polls begin with headers alone. `flushHeaders` would send them as UTF-8.
+          setImmediate(() => {
+            if (!wrote && !response.destroyed && !BODILESS.has(status) && method !== 'HEAD') response.write(NOTHING)
+          })
+        },
+        onResponseData (controller, chunk) {
+          wrote = true
+          if (!response.write(chunk)) controller.pause()
+        },
+        onResponseEnd (_controller, trailers) {
+          wrote = true
+          const named = Object.entries(trailers).map(([name, value]): [string, string] => [name, String(value)])
+          if (named.length > 0 && response.chunkedEncoding) response.addTrailers(named)
+          response.end()
+          settle(undefined)
+        },
+        onResponseError (_controller, error) {
+          if (begun) {
+            // The client must see that the answer is not whole.
+            response.destroy()
+            return settle(undefined)
+          }
+          if (response.destroyed) return settle(undefined)
+          settle(retriable(error) && body === undefined && SAFE.has(method) ? 'again' : failure(error))
+        }
+      })
+    })
+  }
+
+  return {
+    stream: async (outgoing, response, seen) => {
+      const first = await attempt(outgoing, response, seen)
+      if (first !== 'again') return first
+      // A kept connection that the console closed as we wrote to it.
+      const second = await attempt(outgoing, response, seen)
+      return second === 'again' ? { failed: 'unreachable' } : second
+    },
+
+    read: ({ method, path, headers, body }) => new Promise(resolve => {
+      let status = 0
+      let passed: readonly string[] = []
+      let length = 0
+      const chunks: Buffer[] = []
+      agent.dispatch({
+        origin,
+        path,
+        method: methodOf(method),
+        headers,
+        body: body instanceof Readable ? unharmed(body) : body ?? null,
+        bodyTimeout: timeoutMs
+      }, {
+        onRequestStart () {},
+        onResponseStart (controller, code) {
+          if (code < 200) return
+          status = code
+          passed = answerHeaders(rawOf(controller.rawHeaders), origin, publicOrigin)
+        },
+        onResponseData (controller, chunk) {
+          length += chunk.length
+          if (length > LONGEST) controller.abort(new Error('the answer is too long'))
+          else chunks.push(chunk)
+        },
+        onResponseEnd () {
+          decoded(passed, Buffer.concat(chunks)).then(
+            body => { resolve({ status, headers: withoutEncoding(passed), body }) },
+            () => { resolve({ failed: 'unreachable' }) }
+          )
+        },
+        onResponseError (_controller, error) {
+          resolve(failure(error))
+        }
+      })
+    }),
+
+    close: async () => { await agent.close() }
+  }
+}
+
+const NOTHING = Buffer.alloc(0)
+const BODILESS = new Set([204, 205, 304])
+const SAFE = new Set(['GET', 'HEAD', 'OPTIONS'])
+
+function retriable (error: Error): boolean {
+  return codeOf(error) === 'UND_ERR_SOCKET' || codeOf(error) === 'ECONNRESET' || codeOf(error) === 'EPIPE'
+}
+
+function failure (error: Error): Failed {
+  return { failed: /TIMEOUT|TIMEDOUT/.test(codeOf(error)) ? 'late' : 'unreachable' }
+}
+
+function codeOf (error: Error): string {
+  return 'code' in error && typeof error.code === 'string' ? error.code : ''
+}
+
+const DECODERS = new Map([
+  ['gzip', promisify(gunzip)],
+  ['x-gzip', promisify(gunzip)],
+  ['deflate', promisify(inflate)],
+  ['br', promisify(brotliDecompress)]
+])
+
+/** An answer that is looked at must be read as its client reads it; one that cannot be is a failure. */
+async function decoded (headers: readonly string[], body: Buffer): Promise<Buffer> {
+  const encoding = headerOf({ headers }, 'content-encoding')?.trim().toLowerCase() ?? 'identity'
+  if (encoding === 'identity' || encoding === '' || body.length === 0) return body
+  const decoder = DECODERS.get(encoding)
+  if (decoder === undefined) throw new Error('an encoding that is not known')
+  return await decoder(body, { maxOutputLength: LONGEST })
+}
+
+function withoutEncoding (headers: readonly string[]): readonly string[] {
+  return headers.filter((_, i) => !['content-encoding', 'content-length'].includes((headers[i - i % 2] ?? '').toLowerCase()))
+}
+
+/** The first value of a header. */
+export function headerOf ({ headers }: { readonly headers: readonly string[] }, name: string): string | undefined {
+  for (let i = 0; i < headers.length; i += 2) if (headers[i]?.toLowerCase() === name) return headers[i + 1]
+  return undefined
+}
+
+/** All values of a header. */
+export function headersOf ({ headers }: { readonly headers: readonly string[] }, name: string): readonly string[] {
+  return headers.filter((_, i) => i % 2 === 1 && headers[i - 1]?.toLowerCase() === name)
+}
+
+function hints (headers: readonly string[]): Record<string, string | string[]> {
+  const links = headersOf({ headers }, 'link')
+  return links.length === 0 ? {} : { link: [...links] }
+}
+
+/** Is there a body that goes along? */
+export function hasBody (request: IncomingMessage): boolean {
+  const length = request.headers['content-length']
+  return request.headers['transfer-encoding'] !== undefined || (length !== undefined && length !== '0')
+}
+
+// The narrowing functions of this boundary. undici takes any iterable for a body and any token for a method, though its
+// types name fewer; and it ends a stream that it is given, with the client's socket under it, when the console fails.
+function unharmed (body: Readable): Readable {
+  return body.iterator({ destroyOnReturn: false }) as unknown as Readable
+}
+function methodOf (method: string): 'GET' {
+  return method as 'GET'
+}
+function rawOf (raw: unknown): readonly (Buffer | string)[] {
+  return Array.isArray(raw) ? raw as readonly (Buffer | string)[] : []
+}
