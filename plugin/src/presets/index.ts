@@ -2,7 +2,8 @@
 
 import type { Preset } from '../gateway/preset.ts'
 import { generic } from './generic.ts'
+import { rustdesk } from './rustdesk.ts'
 
-const ALL: readonly Preset[] = [generic]
+const ALL: readonly Preset[] = [generic, rustdesk]
 
 export const PRESETS: ReadonlyMap<string, Preset> = new Map(ALL.map(preset => [preset.name, preset]))

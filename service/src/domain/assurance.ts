@@ -136,7 +136,8 @@ export function createAssurances ({
       const age = stepUpAge(state, policy, now)
       const expiresAt = state.assurance?.loginExpiresAt
       return {
-        status: exempted ? 'verified' : status,
+        // Nothing was verified, so there is no end to it either.
+        status: exempted && status === 'verification_required' ? 'not_required' : status,
         login:
           status === 'verified' && expiresAt != null
             ? { expiresInSeconds: Math.floor((expiresAt - now) / 1000) }
