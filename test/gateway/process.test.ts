@@ -1,0 +1,104 @@
+// The gateway as it is run: a process with settings in its environment, probes, a drain, and little memory.
+
+import { spawn } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { startUpstream } from '../helpers/gateway.ts'
+import type { Teardown } from '../helpers/service.ts'
+
+const MAIN = fileURLToPath(new URL('../../plugin/dist/gateway.js', import.meta.url))
+const KEY = `pk_t1_g1_${randomBytes(24).toString('base64url')}`
+
+function start (t: Teardown, args: readonly string[], settings: Record<string, string>) {
+  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('POSTERN_'))
+  const env = { ...Object.fromEntries(kept), ...settings }
+  const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const said: string[] = []
+  const ended = new Promise<number | null>(resolve => { child.on('close', code => { resolve(code) }) })
+  t.teardown(async () => {
+    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
+    await ended
+  })
+  const ready = new Promise<{ url: string, operations: string }>((resolve, reject) => {
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', data => {
+        said.push(String(data))
+        const line = said.join('').split('\n').find(one => one.includes('"msg":"ready"') && one.endsWith('}'))
+        if (line !== undefined) resolve(JSON.parse(line) as { url: string, operations: string })
+      })
+    }
+    void ended.then(() => { reject(new Error(said.join(''))) })
+  })
+  ready.catch(() => {})
+  return { child, ready, ended, text: () => said.join('') }
+}
+
+t.test('--help lists every setting; a start without settings names all that is missing and ends', async t => {
+  const help = start(t, ['--help'], {})
+  t.equal(await help.ended, 0)
+  for (const name of ['UPSTREAM', 'SEAL_KEYS', 'GENERIC_WHO', 'RUSTDESK_SSO']) t.match(help.text(), `POSTERN_GATEWAY_${name}`)
+  const bare = start(t, [], {})
+  t.equal(await bare.ended, 1)
+  t.match(bare.text(), /UPSTREAM is missing[^]*TENANT_KEY is missing/)
+})
+
+t.test('a gigabyte through the process leaves it small; SIGTERM ends it after the request under way', {
+  timeout: 280_000
+}, async t => {
+  const block = randomBytes(1 << 20)
+  const blocks = 1024
+  let finish = (): void => {}
+  let waiting = (): void => {}
+  const arrived = new Promise<void>(resolve => { waiting = resolve })
+  const upstream = await startUpstream(t, (request, response) => {
+    if (request.url === '/slow') {
+      finish = () => { response.end('done') }
+      return waiting()
+    }
+    let sent = 0
+    const more = (): void => {
+      while (sent++ < blocks) if (!response.write(block)) { response.once('drain', more); return }
+      response.end()
+    }
+    more()
+  })
+  const gateway = start(t, [], {
+    POSTERN_GATEWAY_UPSTREAM: upstream.url,
+    POSTERN_GATEWAY_SERVICE: 'http://127.0.0.1:1',
+    POSTERN_GATEWAY_TENANT_KEY: KEY,
+    POSTERN_GATEWAY_PUBLIC_ORIGIN: 'http://127.0.0.1:1',
+    POSTERN_GATEWAY_PRESET: 'rustdesk',
+    POSTERN_GATEWAY_PORT: '0',
+    POSTERN_GATEWAY_OPERATIONS_PORT: '0',
+    POSTERN_GATEWAY_DRAIN_SECONDS: '0'
+  })
+  const { url, operations } = await gateway.ready
+  t.equal((await fetch(`${operations}/livez`)).status, 200)
+  t.match(await (await fetch(`${operations}/readyz`)).json(), { status: 'ok', preset: 'rustdesk', mode: 'enforce' })
+  const rss = (): number =>
+    Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${String(gateway.child.pid)}/status`, 'utf8'))?.[1]) * 1024
+  const before = rss()
+  const hash = createHash('sha256')
+  let most = 0
+  let length = 0
+  const body = (await fetch(`${url}/image`)).body ?? []
+  for await (const part of body as AsyncIterable<Uint8Array>) {
+    hash.update(part)
+    length += part.length
+    if (length % (1 << 24) < part.length) most = Math.max(most, rss())
+  }
+  const expected = createHash('sha256')
+  for (let i = 0; i < blocks; i++) expected.update(block)
+  t.equal(hash.digest('hex'), expected.digest('hex'))
+  // About 140 MB in all; what a loaded machine's collector leaves lying is not the gateway's.
+  t.ok(most > 0 && most < 200_000_000, `${Math.round(before / 1e6)} MB at rest, ${Math.round(most / 1e6)} MB at most`)
+  t.comment(`${Math.round(before / 1e6)} MB at rest, ${Math.round(most / 1e6)} MB at most`)
+  const under = fetch(`${url}/slow`)
+  await arrived
+  gateway.child.kill('SIGTERM')
+  finish()
+  t.equal(await (await under).text(), 'done')
+  t.equal(await gateway.ended, 0)
+})
