@@ -245,7 +245,15 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     const { path, headers } = outgoing(raw, inside.addressOf(raw), target.path, target.query, false)
     tunnel.open(raw, socket, head, path, headers)
   })
-  app.addHook('preClose', async () => { tunnel.close() })
+  let closing = false
+  app.addHook('preClose', async () => {
+    closing = true
+    tunnel.close()
+  })
+  // A connection that was busy when the drain began would be kept alive after its last answer, and the close wait.
+  app.addHook('onResponse', async request => {
+    if (closing) request.raw.socket.end()
+  })
   app.addHook('onClose', async () => { await upstream.close() })
   return app
 }
