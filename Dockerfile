@@ -1,0 +1,63 @@
+# The 2FA service as an image: docker build --target service -t postern .
+# NODE_IMAGE may be pinned by digest: --build-arg NODE_IMAGE=docker.io/library/node@sha256:…
+
+ARG NODE_IMAGE=docker.io/library/node:24-bookworm-slim
+
+# Compiles; nothing of this stage but dist/ goes on.
+FROM ${NODE_IMAGE} AS build
+WORKDIR /build
+COPY package.json package-lock.json .npmrc tsconfig.json ./
+COPY service/package.json service/
+COPY plugin/package.json plugin/
+RUN npm ci --ignore-scripts --no-audit --no-fund
+COPY scripts scripts
+COPY service service
+COPY plugin plugin
+RUN node scripts/build.js
+
+# What the service needs to run, and the inventory of it. Node 24 has SQLite built in, so the driver for Node 20 and the
+# declarations for compilers stay behind.
+FROM ${NODE_IMAGE} AS service-files
+WORKDIR /build
+COPY package.json package-lock.json .npmrc ./
+COPY service/package.json service/
+COPY plugin/package.json plugin/
+RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund --workspace postern \
+  && rm -rf node_modules/@photostructure node_modules/.package-lock.json \
+  && find . -path '*/node_modules/*' -type f \( -name '*.map' -o -name '*.ts' -o -name '*.mts' -o -name '*.cts' \) -delete
+COPY LICENSE service/
+COPY service/views service/views
+COPY service/locales service/locales
+COPY service/mails service/mails
+COPY service/browser service/browser
+COPY --from=build /build/service/dist service/dist
+COPY scripts/inventory.js /
+RUN node /inventory.js /build service
+
+# No package manager, no root: a number, because Kubernetes cannot tell by a name that it is not root.
+FROM ${NODE_IMAGE} AS runtime
+RUN rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack \
+    /usr/local/bin/yarn /usr/local/bin/yarnpkg /opt/yarn-* \
+  && mkdir -p -m 0750 /data && chown 10001:10001 /data
+ENV NODE_ENV=production
+WORKDIR /app
+
+FROM runtime AS service
+LABEL org.opencontainers.image.title="postern" \
+  org.opencontainers.image.description="Two-factor verification that several consoles share" \
+  org.opencontainers.image.licenses="MIT"
+COPY --from=service-files /build/node_modules node_modules
+COPY --from=service-files /build/service service
+COPY --from=service-files /build/sbom.cdx.json /build/licences.txt ./
+RUN ln -s /app/service/dist/main.js /usr/local/bin/postern
+USER 10001:10001
+ENV POSTERN_HOST=0.0.0.0 \
+  POSTERN_OPERATIONS_HOST=0.0.0.0 \
+  POSTERN_DATABASE=sqlite:/data/postern.db
+# Only the embedded database writes; everything else runs on a read-only root.
+VOLUME /data
+EXPOSE 7070 7071
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["node", "-e", \
+  "fetch(`http://127.0.0.1:${process.env.POSTERN_OPERATIONS_PORT || 7071}/readyz`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
+ENTRYPOINT ["postern"]
+CMD ["serve"]
