@@ -2,6 +2,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { chartReadme, chartSchema } from './chart.ts'
 import { buildApp } from '../service/src/app.ts'
 import { readConfig, SETTINGS } from '../service/src/config.ts'
 import { LIMITS } from '../service/src/domain/policy.ts'
@@ -107,7 +108,14 @@ async function openapi (): Promise<string> {
 
 /** Every generated page by its path. */
 export async function generated (): Promise<Readonly<Record<string, string>>> {
-  return { 'docs/problems.md': problems(), 'docs/settings.md': settings(), 'docs/gateway-settings.md': gatewaySettings(), 'docs/openapi.json': await openapi() }
+  return {
+    'docs/problems.md': problems(),
+    'docs/settings.md': settings(),
+    'docs/gateway-settings.md': gatewaySettings(),
+    'docs/openapi.json': await openapi(),
+    'helm/postern/values.schema.json': chartSchema(),
+    'helm/postern/README.md': chartReadme()
+  }
 }
 
 function onDisk (path: string): string | undefined {

@@ -130,7 +130,9 @@ export async function buildImage (t: Teardown, target: string): Promise<Image> {
  * Runs a command in the image's file system with the image's own settings: PID 1 of its own PID namespace, the user of
  * the image, no capabilities, no new privileges, `/` read-only, `/data` in memory.
  */
-export function runImage (t: Teardown, { config, files }: Image, args: readonly string[], settings: Readonly<Record<string, string>> = {}) {
+export function runImage (
+  t: Teardown, { config, files }: Image, args: readonly string[], settings: Readonly<Record<string, string>> = {}
+) {
   const [uid = '', gid = ''] = config.User.split(':')
   const env = [...config.Env, ...Object.entries(settings).map(([name, value]) => `${name}=${value}`)]
   const script = `
@@ -174,7 +176,7 @@ export function runImage (t: Teardown, { config, files }: Image, args: readonly 
     output,
     pid,
     /** Resolves with what the log line `ready` says. */
-    ready: async (): Promise<{ readonly url: string, readonly operations: string }> => await new Promise((resolve, reject) => {
+    ready: async () => await new Promise<{ readonly url: string, readonly operations: string }>((resolve, reject) => {
       const look = (): void => {
         const line = output.join('').split('\n').find(one => one.includes('"msg":"ready"') && one.endsWith('}'))
         if (line !== undefined) resolve(JSON.parse(line) as { url: string, operations: string })
