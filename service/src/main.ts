@@ -4,6 +4,7 @@
 import { LeaseHeld } from './app.ts'
 import { backup } from './cli/backup.ts'
 import { type Command } from './cli/command.ts'
+import { doctor } from './cli/doctor.ts'
 import { keys } from './cli/keys.ts'
 import { migrate } from './cli/migrate.ts'
 import { restoreFence } from './cli/restore-fence.ts'
@@ -13,7 +14,7 @@ import { tenants } from './cli/tenants.ts'
 import { ConfigError, describeSettings } from './config.ts'
 
 const COMMANDS = new Map<string, Command>(Object.entries({
-  serve, migrate, subject, tenants, keys, backup, 'restore-fence': restoreFence
+  serve, migrate, doctor, subject, tenants, keys, backup, 'restore-fence': restoreFence
 }))
 
 const HELP = `postern: two-factor verification that several consoles share
