@@ -7,6 +7,7 @@ import { browserName, type Binding } from './binding.ts'
 import type { PageCookie } from './page-cookie.ts'
 import type { Answering } from './carry.ts'
 import { base64url, type Client, type PageAnswer } from './client.ts'
+import { createDialogFiles } from './dialog.ts'
 import { FORM_LIMIT, readForm, takeCode } from './forms.ts'
 import { whoIs, type Passage } from './gate.ts'
 import { askedLanguage, chosenLanguage, languageCookie } from './language.ts'
@@ -63,6 +64,7 @@ export interface Releasing {
 export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promise<void> {
   const { settings, client, assurances, binding, pageCookie, answering, pages, passes, passageOf, about } = parts
   const { prefix, publicOrigin } = settings
+  const dialog = createDialogFiles()
 
   function script (request: FastifyRequest, reply: FastifyReply, status: number, code: ProblemCode): FastifyReply {
     answering.problem(request, reply, status, code)
@@ -296,15 +298,18 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
       const body = fileOf(file)
       scope.get(path, own, async (_request, reply) =>
         reply
-          .headers({
-            'content-type': type,
-            'cache-control': 'public, max-age=3600',
-            'x-content-type-options': 'nosniff',
-            'cross-origin-resource-policy': 'same-origin'
-          })
+          .headers(FILE)
+          .type(type)
           .send(body())
       )
     }
+    scope.get('/postern.js', own, async (_request, reply) => reply.headers(FILE).type('text/javascript; charset=utf-8').send(dialog.script()))
+    scope.get<{ Querystring: { readonly lang?: unknown } }>('/own/dialog', own, async (request, reply) => {
+      const { lang } = request.query
+      const wanted = [chosenLanguage(request), lang, ...(request.headers['accept-language'] ?? '').split(',').map(one => one.split(';')[0]?.trim())]
+      const answer = dialog.dialog(wanted.filter((one): one is string => typeof one === 'string' && one !== ''))
+      return await reply.headers(FILE).header('cache-control', 'no-store').type('application/json; charset=utf-8').send(answer)
+    })
     scope.get('/verify', own, async (request, reply) => {
       const { who } = whoAsks(request)
       if (who === undefined) return signedOut(request, reply)
@@ -330,12 +335,17 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
   }
 }
 
+const FILE = {
+  'cache-control': 'public, max-age=3600',
+  'x-content-type-options': 'nosniff',
+  'cross-origin-resource-policy': 'same-origin'
+} as const
+
 const FILES = [
   ['/own/style.css', 'style.css', 'text/css; charset=utf-8'],
   ['/own/carried.js', 'carried.js', 'text/javascript; charset=utf-8'],
   ['/own/session.js', 'session.js', 'text/javascript; charset=utf-8'],
-  ['/own/release.js', 'release.js', 'text/javascript; charset=utf-8'],
-  ['/postern.js', 'postern.js', 'text/javascript; charset=utf-8']
+  ['/own/release.js', 'release.js', 'text/javascript; charset=utf-8']
 ] as const
 
 function fileOf (name: string): () => Buffer {
