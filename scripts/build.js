@@ -57,6 +57,7 @@ export async function build () {
   // npm links the command `postern` to this file and runs it as it is.
   chmodSync(join(root, 'service/dist/main.js'), 0o755)
   chmodSync(join(root, 'plugin/dist/gateway.js'), 0o755)
+  chmodSync(join(root, 'plugin/dist/cli/main.js'), 0o755)
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {

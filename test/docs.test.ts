@@ -72,9 +72,10 @@ t.test('every problem code that the interface or the plugin sends to callers is 
   const documented = new Set(pages.filter(page => page.startsWith('docs/')).flatMap(page =>
     [...read(page).matchAll(/`([a-z_]+)`/g)].map(([, code = '']) => code)))
   t.same(Object.keys(PROBLEMS).filter(code => !documented.has(code)), [])
-  const sent = readdirSync(join(root, 'plugin/src'), { recursive: true, encoding: 'utf8' }).filter(file => file.endsWith('.ts')).flatMap(file =>
-    [...read(`plugin/src/${file}`).matchAll(/(?:refuse\(\d+, |script\(request, reply, \d+, |problem\(request, reply, [\w.]+, )'([a-z_]+)'/g)]
-      .map(([, code = '']) => code))
+  const sent = readdirSync(join(root, 'plugin/src'), { recursive: true, encoding: 'utf8' })
+    .filter(file => file.endsWith('.ts')).flatMap(file =>
+      [...read(`plugin/src/${file}`).matchAll(/(?:refuse\(\d+, |script\(request, reply, \d+, |problem\(request, reply, [\w.]+, )'([a-z_]+)'/g)]
+        .map(([, code = '']) => code))
   t.ok(sent.length > 5)
   t.same([...new Set(sent)].filter(code => !documented.has(code)), [])
 })

@@ -75,12 +75,6 @@ export interface OpenChallenge {
   readonly methods: readonly string[]
   readonly attemptsLeft: number
   readonly maskedAddress: string | null
-  /** A code was mailed for it. */
-  readonly mailed: boolean
-  /** Seconds until another may be mailed, and until codes are looked at again. */
-  readonly resendIn: number
-  readonly waitFor: number
-  readonly locked: boolean
   readonly csrf: string
   /** Seconds until a code is looked at again; 0 = now. */
   readonly waitFor: number

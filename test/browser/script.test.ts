@@ -5,7 +5,7 @@ import { createRequire } from 'node:module'
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { until } from '../helpers/browser.ts'
-import { startScriptConsole } from './script-console.ts'
+import { startScriptConsole } from '../helpers/script-console.ts'
 
 const world = await startScriptConsole(t)
 const { console } = world

@@ -5,10 +5,10 @@ import { build } from 'esbuild'
 import type { FastifyRequest } from 'fastify'
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core'
 import { browserName, sessionName } from '../../plugin/src/binding.ts'
-import { binding, bindingName, startConsole } from '../helpers/console.ts'
-import { freePort } from '../helpers/redis.ts'
-import { startService, type Service, type Teardown } from '../helpers/service.ts'
-import { tool } from '../helpers/tools.ts'
+import { binding, bindingName, startConsole } from './console.ts'
+import { freePort } from './redis.ts'
+import { startService, type Service, type Teardown } from './service.ts'
+import { tool } from './tools.ts'
 
 const POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'none'; base-uri 'none'; require-trusted-types-for 'script'"
 
