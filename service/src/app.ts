@@ -2,6 +2,7 @@
 
 import { hostname } from 'node:os'
 import { createHash, randomUUID } from 'node:crypto'
+import fastifyRedis from '@fastify/redis'
 import swagger from '@fastify/swagger'
 import fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { recurring } from './adapters/background.ts'
@@ -208,6 +209,8 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     }
   })
   answerProblems(api)
+  // One client for all of the process; it is closed after the routes, by whom it was made.
+  if (redis !== undefined) await api.register(fastifyRedis, { client: redis.client, closeClient: false })
   api.addHook('onResponse', async (request, reply) => {
     metrics.answered(
       request.routeOptions.url ?? 'unknown',
@@ -244,7 +247,14 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     operationsRoutes({
       checks: [
         { name: 'records', check: records.check, vital: true },
-        { name: 'pending', check: pending.check, vital: true },
+        {
+          name: 'pending',
+          check: async () => {
+            await redis?.policy()
+            await pending.check()
+          },
+          vital: true
+        },
         {
           name: 'mail',
           check: async () => {

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { mistakeInPostgresUrl } from './database-settings.ts'
 import { readAuthority, readSender, readSmtp, type Sender, type Smtp } from './mail-settings.ts'
+import { readRedis, type RedisSettings } from './redis-settings.ts'
 import { isObject, readTenants, type TenantConfig } from './tenants.ts'
 
 /** One row a setting: how it is read, what it defaults to (undefined = none) and what it is for. */
@@ -44,7 +45,18 @@ export const SETTINGS = {
   },
   redis: {
     type: 'secret',
-    text: 'Where motion is kept: `redis://…` or `rediss://…`; unset: in this process, which must then be the only one.'
+    text: 'Where motion is kept: `redis://user:password@host:port/db`, `redis+sentinel://…@host:port,host:port/db?master=name` or `redis+cluster://…@host:port,host:port` (`rediss…` for TLS); unset: in this process, which must then be the only one.'
+  },
+  redis_ca: { type: 'text', text: 'File with the certificate authority of Redis (PEM); unset: the system\'s.' },
+  redis_certificate: { type: 'text', text: 'File with the client certificate shown to Redis (PEM).' },
+  redis_key: { type: 'text', text: 'File with the key of that certificate (PEM).' },
+  redis_sentinel_password: { type: 'secret', text: 'Password of the sentinels, where they have one.' },
+  redis_timeout_ms: {
+    type: 'integer',
+    default: '400',
+    min: 50,
+    max: 2000,
+    text: 'Longest wait for one answer of Redis; a lost one is asked for once more, then the caller gets 503.'
   },
   encryption_keys: {
     type: 'secret',
@@ -112,7 +124,7 @@ export interface Config {
   readonly databasePool: number
   readonly databaseId: string | undefined
   readonly migrateOnStart: boolean
-  readonly redis: string | undefined
+  readonly redis: RedisSettings | undefined
   readonly encryptionKeys: readonly NamedKey[]
   readonly serverKey: NamedKey
   readonly smtp: Smtp | undefined
@@ -209,10 +221,6 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
     const mistake = mistakeInPostgresUrl(database)
     if (mistake !== undefined) mistakes.push(`POSTERN_DATABASE${mistake}`)
   }
-  const redis = value('redis')
-  if (redis !== undefined && !/^rediss?:\/\/.+$/.test(redis)) {
-    mistakes.push('POSTERN_REDIS must be redis://… or rediss://…')
-  }
   const tls = value('smtp_tls')
   const serverKeys = keys('server_key')
   if (serverKeys.length > 1) mistakes.push('POSTERN_SERVER_KEY must be one key')
@@ -231,7 +239,17 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
     databasePool: integer('database_pool'),
     databaseId: value('database_id'),
     migrateOnStart: flag('migrate_on_start'),
-    redis,
+    redis: readRedis(
+      {
+        url: value('redis'),
+        sentinelPassword: value('redis_sentinel_password'),
+        ca: value('redis_ca'),
+        certificate: value('redis_certificate'),
+        key: value('redis_key'),
+        timeoutMs: integer('redis_timeout_ms')
+      },
+      mistakes
+    ),
     encryptionKeys,
     serverKey: serverKeys[0] ?? { id: '', key: new Uint8Array() },
     smtp: readSmtp(

@@ -36,7 +36,10 @@ export async function startRedis (t: Teardown, ...options: readonly string[]) {
   const port = await freePort()
   const child = spawn(
     program('redis-server'),
-    ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder, ...options],
+    // A sentinel takes its file first, and nothing that is for data.
+    options[0]?.endsWith('.conf') === true
+      ? [...options, '--port', String(port), '--bind', '127.0.0.1', '--dir', folder]
+      : ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder, ...options],
     { stdio: 'ignore' }
   )
   const exited = new Promise<void>(resolve => {

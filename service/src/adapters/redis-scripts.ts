@@ -79,9 +79,12 @@ if (sql > b[1] or now - b[3] > 10000) and b[1] ~= sql then
   b[1] = sql
   if counted or sql > 0 then writeBudget(b) end
 end
-local s = ARGV[13] == '0' and readSlot(KEYS[1]) or nil
-local fresh = not (s and s.epoch == tonumber(ARGV[5]) and s.left > 0 and ARGV[11] == '0')
-if fresh then
+local s = readSlot(KEYS[1])
+if s and ARGV[13] == '1' and s.random ~= ARGV[3] then s = nil end
+-- A reply that was lost is asked for again: what this very call made is still new.
+local again = s and s.random == ARGV[3]
+local fresh = again or not (s and s.epoch == tonumber(ARGV[5]) and s.left > 0 and ARGV[11] == '0')
+if fresh and not again then
   s = { left = tonumber(ARGV[7]), epoch = tonumber(ARGV[5]), expires = now + tonumber(ARGV[6]), mailedAt = 0, random = ARGV[3], by = ARGV[13] == '1' and ARGV[4] or '', mailed = '', path = ARGV[9], ops = '', payload = ARGV[10] }
   redis.call('SET', KEYS[1], packSlot(s), 'PX', ARGV[6])
   if ARGV[13] == '1' then redis.call('SET', KEYS[3], ARGV[14], 'PX', tonumber(ARGV[6]) + 60000) end
@@ -152,15 +155,14 @@ return answer('taken', s, 0, 0)`
       PRELUDE +
       `
 local s = readSlot(KEYS[1])
-if ofBy(s, ARGV[3], ARGV[4]) then
-  local from, to = string.find(s.ops, ARGV[5], 1, true)
-  if ARGV[6] == 'accepted' then
-    redis.call('DEL', KEYS[1])
-  elseif from then
-    s.ops = string.sub(s.ops, 1, from - 1) .. string.sub(s.ops, to + 1)
-    s.left = s.left + 1
-    writeSlot(KEYS[1], s)
-  end
+local from, to
+if ofBy(s, ARGV[3], ARGV[4]) then from, to = string.find(s.ops, ARGV[5], 1, true) end
+if from and ARGV[6] == 'accepted' then
+  redis.call('DEL', KEYS[1])
+elseif from then
+  s.ops = string.sub(s.ops, 1, from - 1) .. string.sub(s.ops, to + 1)
+  s.left = s.left + 1
+  writeSlot(KEYS[1], s)
 end
 if ARGV[7] == 'backup_code' then
   local stays = {}
@@ -169,7 +171,8 @@ if ARGV[7] == 'backup_code' then
   return answer('done')
 end
 local b, counted = readBudget()
-if counted then
+-- Given back once: a repeat, or one whose slot has ended, would undo what somebody else booked since.
+if counted and from then
   if ARGV[6] == 'accepted' then b[1] = 0 else b[1] = math.max(0, b[1] - 1) end
   if ARGV[6] == 'accepted' or b[1] < tonumber(ARGV[8]) then b[2] = 0 end
   writeBudget(b)
@@ -185,6 +188,7 @@ return answer('done')`
 local s = readSlot(KEYS[1])
 if not ofBy(s, ARGV[3], ARGV[4]) or s.left <= 0 then return answer('gone') end
 local b = readBudget()
+if s.mailed == ARGV[5] then return answer('sent', s, 0, 0) end
 local wait = math.max(b[2] - now, mailWait(b, s, tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])))
 if wait > 0 then return answer('waiting', nil, wait) end
 b[4][#b[4] + 1] = now

@@ -1,19 +1,21 @@
 // Pending over Redis (standalone, Sentinel or Cluster): one Lua script per state change, one hash tag per subject.
 
-import type { Cluster, Redis } from 'ioredis'
 import type { By, Slot, SlotKind } from '../domain/model.ts'
 import type { Limits } from '../domain/policy.ts'
 import type { Pending, Randomness, Receipt, Sealer } from '../domain/ports.ts'
 import { Problem } from '../domain/problems.ts'
+import { after } from './clock.ts'
+import type { RedisClient } from './redis-client.ts'
 import { SCRIPTS } from './redis-scripts.ts'
 import { createSlotNames, type SlotId } from './slot-names.ts'
 
-type Client = Redis | Cluster
 type ScriptName = keyof typeof SCRIPTS
 type Reply = readonly string[]
 
 /** Length of an attempt's operation id, in characters of base64url. */
 const OPERATION = 6
+/** How long a command waits for a connection that is being made anew. */
+const RECONNECT_MS = 300
 
 interface RedisReceipt extends Receipt {
   readonly operation: string
@@ -21,7 +23,7 @@ interface RedisReceipt extends Receipt {
 
 export interface RedisPendingOptions {
   /** Made with a command time-out and without an offline queue; closed by its maker. */
-  readonly redis: Client
+  readonly redis: RedisClient
   readonly sealer: Sealer
   readonly randomness: Randomness
   /** Added to the time of Redis; 0 outside tests. */
@@ -33,6 +35,39 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
   for (const [name, { keys, lua }] of Object.entries(SCRIPTS)) redis.defineCommand(name, { numberOfKeys: keys, lua })
   const limitsOf = new Map<string, Limits>()
 
+  /** What is under way, so that closing loses no give-back. */
+  const running = new Set<Promise<unknown>>()
+  /** A connection that broke a moment ago is mostly back at once; one that is down stays down for longer than this. */
+  const connected = async (): Promise<void> => {
+    const until = performance.now() + RECONNECT_MS
+    while (redis.status !== 'ready' && redis.status !== 'end' && performance.now() < until) await after(10)
+  }
+  /**
+   * Every script may be repeated: attempts and give-backs carry an operation id, opening its random id, sending its
+   * hash. So a lost reply is asked for once more, counts once, and is told like the first.
+   */
+  const twice = async <T>(call: () => Promise<T>): Promise<T> => {
+    const work = (async () => {
+      try {
+        if (redis.status !== 'ready') await connected()
+        return await call()
+      } catch (first) {
+        if (isRefusal(first)) throw unavailable(first)
+        try {
+          await connected()
+          return await call()
+        } catch (error) {
+          throw unavailable(error)
+        }
+      }
+    })()
+    running.add(work)
+    try {
+      return await work
+    } finally {
+      running.delete(work)
+    }
+  }
   const run = async (
     script: ScriptName,
     keys: readonly string[],
@@ -40,19 +75,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
   ): Promise<Reply> => {
     // The boundary to commands that were defined by name.
     const command = Reflect.get(redis, script) as (...args: readonly (string | number)[]) => Promise<Reply>
-    const call = async () => await command.call(redis, ...keys, offsetMs(), ...args)
-    try {
-      return await call()
-    } catch (first) {
-      // An attempt carries its operation id, so repeating it after a lost reply counts once; everything else is either
-      // repeatable or best not repeated blindly.
-      if (script !== 'posternTake' && script !== 'posternTakeBackup') throw unavailable(first)
-      try {
-        return await call()
-      } catch (error) {
-        throw unavailable(error)
-      }
-    }
+    return await twice(async () => await command.call(redis, ...keys, offsetMs(), ...args))
   }
 
   const keysOf = (by: By) => {
@@ -245,11 +268,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
     held: async (by, id) => {
       const read = names.read(by, id)
       if (read === undefined || !read.held) return undefined
-      try {
-        return (await redis.get(keysOf(by).held(read.random))) ?? undefined
-      } catch (error) {
-        throw unavailable(error)
-      }
+      return (await twice(async () => await redis.get(keysOf(by).held(read.random)))) ?? undefined
     },
 
     end: async (by, id) => {
@@ -260,22 +279,25 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
     },
 
     clearBudget: async (tenant, subject) => {
-      try {
-        await redis.del(`{${names.tag(tenant, subject)}}b`)
-      } catch (error) {
-        throw unavailable(error)
-      }
+      await twice(async () => await redis.del(`{${names.tag(tenant, subject)}}b`))
     },
     now: async () => Number((await run('posternNow', ['{postern}n'], ''))[1]),
     check: async () => {
       await run('posternNow', ['{postern}n'], '')
     },
-    close: async () => {}
+    close: async () => {
+      await Promise.allSettled(running)
+    }
   }
 }
 
 function isOurs (receipt: Receipt): receipt is RedisReceipt {
   return 'operation' in receipt
+}
+
+/** An answer that a repeat would only get again: out of memory, no permission, a script that fails. */
+function isRefusal (error: unknown): boolean {
+  return error instanceof Error && /^(OOM|NOPERM|NOAUTH|WRONGTYPE|ERR|CROSSSLOT|MISCONF)\b/.test(error.message)
 }
 
 /** Redis that does not answer, or answers an error, is never guessed around. */

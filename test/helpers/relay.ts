@@ -1,0 +1,50 @@
+// A TCP relay that tests put between two parties: it drops answers, holds them back, or lets nobody through.
+
+import { connect, createServer, type Socket } from 'node:net'
+import type { Teardown } from './service.ts'
+
+export interface Relay {
+  readonly port: number
+  /** For each answer: true ends the connection in its place, so that what was asked for was done but never told. */
+  drop: (answer: Buffer) => boolean
+  /** Nobody gets through; connections that are open end. */
+  closed: boolean
+  readonly cut: () => void
+  readonly dropped: () => number
+}
+
+export async function startRelay (t: Teardown, target: number): Promise<Relay> {
+  const open = new Set<Socket>()
+  let dropped = 0
+  const server = createServer(client => {
+    if (relay.closed) { client.destroy(); return }
+    const upstream = connect(target, '127.0.0.1')
+    for (const [socket, other] of [[client, upstream], [upstream, client]] as const) {
+      open.add(socket)
+      socket.setNoDelay(true)
+      socket.on('error', () => {})
+      socket.on('close', () => { open.delete(socket); other.destroy() })
+    }
+    client.on('data', data => { upstream.write(data) })
+    upstream.on('data', data => {
+      if (relay.drop(data)) {
+        dropped += 1
+        client.destroy()
+      } else client.write(data)
+    })
+  })
+  await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
+  const address = server.address()
+  const relay: Relay & { port: number } = {
+    port: typeof address === 'object' && address !== null ? address.port : 0,
+    drop: () => false,
+    closed: false,
+    cut: () => { for (const socket of open) socket.destroy() },
+    dropped: () => dropped
+  }
+  t.teardown(async () => {
+    relay.cut()
+    await new Promise(resolve => { server.close(resolve) })
+  })
+  return relay
+}

@@ -1,0 +1,226 @@
+// Redis in every shape the service may be given, and what a wrong one says at start.
+
+import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { createRandomness, createSealer } from '../service/src/adapters/crypto.ts'
+import { connectRedis, type RedisSettings } from '../service/src/adapters/redis-client.ts'
+import { createRedisPending } from '../service/src/adapters/redis.ts'
+import { defaultLimits } from '../service/src/domain/policy.ts'
+import { readRedis } from '../service/src/redis-settings.ts'
+import { dataFolder, postern, settingsIn } from './helpers/processes.ts'
+import { freePort, startRedis } from './helpers/redis.ts'
+import { startRelay } from './helpers/relay.ts'
+import { admin, startCluster, startSentinel, until } from './helpers/redis-shapes.ts'
+import type { Teardown } from './helpers/service.ts'
+
+const key = (first: number) => new Uint8Array(32).map((_, index) => index + first)
+const sealer = createSealer({ encryptionKeys: [{ id: 'k1', key: key(0) }], serverKey: { id: 's1', key: key(1) } })
+const randomness = createRandomness()
+
+const given = { sentinelPassword: undefined, ca: undefined, certificate: undefined, key: undefined, timeoutMs: 400 }
+
+function settingsOf (url: string, more: Partial<Parameters<typeof readRedis>[0]> = {}): RedisSettings {
+  const mistakes: string[] = []
+  const read = readRedis({ ...given, url, ...more }, mistakes)
+  if (read === undefined || mistakes.length > 0) throw new Error(mistakes.join('; '))
+  return read
+}
+
+async function connected (t: Teardown, url: string, more: Partial<Parameters<typeof readRedis>[0]> = {}) {
+  const redis = await connectRedis(settingsOf(url, more))
+  t.teardown(() => { redis.close() })
+  return { redis, pending: createRedisPending({ redis: redis.client, sealer, randomness }) }
+}
+
+type Store = Awaited<ReturnType<typeof connected>>['pending']
+const who = (subject: string) => ({ tenant: 't1', subject, session: 's', browser: 'b' })
+const opening = { epoch: 1, browserKnown: false, inARow: 0, limits: defaultLimits, lifetimeMs: 600_000, returnPath: '/x' }
+const taking = { browserKnown: false, inARow: 0, limits: defaultLimits }
+
+/** Opens, takes and gives back for subjects spread over all slots; answers how many it went through for. */
+async function works (pending: Store, subjects: number): Promise<number> {
+  const all = await Promise.all(Array.from({ length: subjects }, async (_, index) => {
+    const by = who(`subject ${index}`)
+    const { slot } = await pending.open(by, 'login', opening)
+    const taken = await pending.takeAttempt(by, slot.id, 'subject', taking)
+    if (taken.taken === 'taken') await pending.giveBack(taken.receipt, 'accepted')
+    return taken.taken === 'taken' && await pending.read(by, slot.id) === undefined
+  }))
+  return all.filter(Boolean).length
+}
+
+t.test('a server with a password and a user of few rights (ACL)', async t => {
+  const { port } = await startRedis(t)
+  const rights = /^ACL SETUSER postern (.*)$/m.exec(readFileSync(new URL('../docs/operations.md', import.meta.url), 'utf8'))?.[1] ?? ''
+  t.ok(rights.includes('>'), 'docs/operations.md names the rights')
+  await admin(t, port).call('ACL', 'SETUSER', 'postern', ...rights.replace(/>\S+/, '>p@ss/word').split(' '))
+  const { pending } = await connected(t, `redis://postern:${encodeURIComponent('p@ss/word')}@127.0.0.1:${port}/0`)
+  t.equal(await works(pending, 20), 20)
+  t.ok(Math.abs(await pending.now() - Date.now()) < 60_000)
+})
+
+t.test('TLS with an authority of its own, and none without it', async t => {
+  const folder = dataFolder(t)
+  const file = (name: string) => join(folder, name)
+  const ssl = (...args: string[]) => { if (spawnSync('openssl', args, { cwd: folder }).status !== 0) throw new Error(args.join(' ')) }
+  ssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', 'key.pem', '-out', 'cert.pem', '-days', '2',
+    '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1')
+  const port = await freePort()
+  await startRedis(t, '--tls-port', String(port), '--tls-cert-file', file('cert.pem'), '--tls-key-file', file('key.pem'),
+    '--tls-ca-cert-file', file('cert.pem'), '--tls-auth-clients', 'yes')
+  const own = { ca: file('cert.pem'), certificate: file('cert.pem'), key: file('key.pem') }
+  const { pending } = await connected(t, `rediss://127.0.0.1:${port}`, own)
+  t.equal(await works(pending, 5), 5)
+  await t.rejects(connectRedis(settingsOf(`rediss://127.0.0.1:${port}`)), /cannot be used: .*(certificate|self-signed)/)
+})
+
+t.test('C-06 Sentinel: the new master is found, and an attempt that was in doubt counts at most once', async t => {
+  const shape = await startSentinel(t)
+  const { pending } = await connected(t, shape.url)
+  t.equal(await works(pending, 10), 10)
+  const before = await shape.masterPort()
+  process.kill(shape.master.pid, 'SIGKILL')
+  const started = performance.now()
+  await until('the new master', async () => await works(pending, 10) === 10)
+  t.comment(`recovered after ${Math.round(performance.now() - started)} ms`)
+  t.not(await shape.masterPort(), before)
+})
+
+t.test('C-07 C-10 Cluster: every subject keeps to one slot, a fail-over is followed, a demoted node is left', async t => {
+  const shape = await startCluster(t)
+  const { pending } = await connected(t, shape.url)
+  t.equal(await works(pending, 200), 200, 'no CROSSSLOT')
+  const roles = await Promise.all(shape.nodes.map(async node => ({ node, info: await admin(t, node.port).info('replication') })))
+  const [replica] = roles.filter(({ info }) => info.includes('role:slave'))
+  await admin(t, replica?.node.port ?? 0).call('CLUSTER', 'FAILOVER')
+  await until('the switch', async () => (await admin(t, replica?.node.port ?? 0).info('replication')).includes('role:master'))
+  await until('all slots', async () => await works(pending, 100) === 100)
+  const master = roles.find(({ node, info }) => info.includes('role:master') && node !== replica?.node)
+  process.kill(master?.node.pid ?? 0, 'SIGKILL')
+  const started = performance.now()
+  await until('all slots after a kill', async () => await works(pending, 100) === 100)
+  t.comment(`recovered after ${Math.round(performance.now() - started)} ms`)
+})
+
+t.test('C-10 a master that became a replica is left for one that takes writes', async t => {
+  const one = await startRedis(t)
+  const two = await startRedis(t)
+  const relay = await startRelay(t, one.port)
+  const { pending } = await connected(t, `redis://127.0.0.1:${relay.port}`)
+  const by = who('alice')
+  const { slot } = await pending.open(by, 'login', opening)
+  await admin(t, one.port).call('REPLICAOF', '127.0.0.1', String(two.port))
+  await t.rejects(pending.takeAttempt(by, slot.id, 'subject', taking), { code: 'unavailable' })
+  await admin(t, one.port).call('REPLICAOF', 'NO', 'ONE')
+  await until('writes again', async () => await works(pending, 1) === 1)
+})
+
+t.test('C-09 after SCRIPT FLUSH scripts are loaded again, and nothing counts twice', async t => {
+  const { port } = await startRedis(t)
+  const { pending } = await connected(t, `redis://127.0.0.1:${port}`)
+  const by = who('alice')
+  const { slot } = await pending.open(by, 'login', opening)
+  await admin(t, port).call('SCRIPT', 'FLUSH')
+  const taken = await pending.takeAttempt(by, slot.id, 'subject', taking)
+  t.match(taken, { taken: 'taken', slot: { attemptsLeft: defaultLimits.challengeAttempts - 1 } })
+})
+
+t.test('C-11 a reply that was lost is asked for again: it counts once, and is told like the first', async t => {
+  const { port } = await startRedis(t)
+  const relay = await startRelay(t, port)
+  const { pending } = await connected(t, `redis://127.0.0.1:${relay.port}`)
+  let answers = 0
+  let told = 0
+  for (let index = 0; index < 20; index += 1) {
+    const by = who(`subject ${index}`)
+    relay.drop = () => false
+    await until('a connection', async () => { await pending.check(); return true })
+    // The next answer is lost; what comes over the new connection gets through.
+    relay.drop = () => { relay.drop = () => false; return true }
+    const opened = await pending.open(by, 'login', opening)
+    t.ok(opened.fresh, 'what this call made is new, also when told late')
+    relay.drop = () => { relay.drop = () => false; return true }
+    const taken = await pending.takeAttempt(by, opened.slot.id, 'subject', taking)
+    if (taken.taken === 'taken') told += 1
+    relay.drop = () => { relay.drop = () => false; return true }
+    const sent = await pending.send(by, opened.slot.id, { codeHash: 'hash', browserKnown: false, limits: defaultLimits })
+    t.equal(sent.sent, 'sent')
+    const seen = await pending.read(by, opened.slot.id)
+    answers += defaultLimits.challengeAttempts - (seen?.slot.attemptsLeft ?? 0)
+  }
+  t.equal(told, 20)
+  t.equal(answers, 20, 'attempts counted')
+  t.ok(relay.dropped() >= 50, `${relay.dropped()} replies were lost`)
+})
+
+t.test('a give-back that is repeated gives back once', async t => {
+  const { port } = await startRedis(t)
+  const { pending } = await connected(t, `redis://127.0.0.1:${port}`)
+  const by = who('alice')
+  const { slot } = await pending.open(by, 'login', opening)
+  const [first, second] = [await pending.takeAttempt(by, slot.id, 'subject', taking), await pending.takeAttempt(by, slot.id, 'subject', taking)]
+  if (first.taken !== 'taken' || second.taken !== 'taken') throw new Error('not taken')
+  await pending.giveBack(first.receipt, 'used')
+  await pending.giveBack(first.receipt, 'used')
+  const third = await pending.takeAttempt(by, slot.id, 'subject', taking)
+  t.match(third, { taken: 'taken', slot: { attemptsLeft: defaultLimits.challengeAttempts - 2 }, receipt: { booked: 2 } })
+})
+
+t.test('C-08 a server that may evict is refused, and says what to set', async t => {
+  const { port } = await startRedis(t, '--maxmemory', '100mb', '--maxmemory-policy', 'allkeys-lru')
+  await t.rejects(connectRedis(settingsOf(`redis://127.0.0.1:${port}`)), /maxmemory-policy is allkeys-lru.*Set it to noeviction/)
+})
+
+t.test('C-08 when memory runs out, new challenges get 503 and counts stay', async t => {
+  const { port } = await startRedis(t)
+  const { pending } = await connected(t, `redis://127.0.0.1:${port}`)
+  const by = who('alice')
+  const { slot } = await pending.open(by, 'login', opening)
+  await pending.takeAttempt(by, slot.id, 'subject', taking)
+  const server = admin(t, port)
+  await server.config('SET', 'maxmemory', '1')
+  await t.rejects(pending.open(who('bob'), 'login', opening), { code: 'unavailable' })
+  await server.config('SET', 'maxmemory', '0')
+  t.match(await pending.read(by, slot.id), { slot: { attemptsLeft: defaultLimits.challengeAttempts - 1 } })
+})
+
+t.test('C-12 a wrong Redis ends the start within 15 s with one clear line and without the password', async t => {
+  const { port } = await startRedis(t)
+  await admin(t, port).config('SET', 'requirepass', 'right-password')
+  const folder = dataFolder(t)
+  const cases: readonly (readonly [string, string, RegExp])[] = [
+    ['wrong password', `redis://:wrong-password@127.0.0.1:${port}`, /WRONGPASS|invalid/i],
+    ['no password', `redis://127.0.0.1:${port}`, /NOAUTH|Authentication required/i],
+    ['TLS where there is none', `rediss://:right-password@127.0.0.1:${port}`, /SSL|TLS|socket|no answer|closed/i],
+    ['nobody there', `redis://127.0.0.1:${await freePort()}`, /ECONNREFUSED/],
+    ['no such host', 'redis://no-such-host.invalid:6379', /ENOTFOUND|EAI_AGAIN/]
+  ]
+  await Promise.all(cases.map(async ([name, url, says]) => {
+    const { settings } = settingsIn(dataFolder(t), { POSTERN_REDIS: url, POSTERN_DATABASE: `sqlite:${join(folder, `${name}.db`)}` })
+    const started = performance.now()
+    const ended = await postern(['serve'], settings)
+    const lines = ended.err.trim().split('\n')
+    t.not(ended.code, 0, name)
+    t.equal(lines.length, 1, `${name}: ${ended.err}`)
+    t.match(ended.err, /Redis \(POSTERN_REDIS\) cannot be used: /, name)
+    t.match(ended.err, says, name)
+    t.notMatch(ended.err, /(right|wrong)-password/, name)
+    t.ok(performance.now() - started < 30_000, `${name}: ${Math.round(performance.now() - started)} ms`)
+  }))
+})
+
+t.test('a URL that is not understood is refused by name, never by value', async t => {
+  for (const url of [
+    'http://x', 'redis://', 'redis://h:99999', 'redis+sentinel://h:1', 'redis+cluster://h/3', 'redis://a,b',
+    'redis://h?master=x', 'redis://:%zz@h', 'redis://h/x'
+  ]) {
+    const mistakes: string[] = []
+    t.equal(readRedis({ ...given, url }, mistakes), undefined, url)
+    t.match(mistakes, [/^POSTERN_REDIS must be/], url)
+  }
+  t.match(settingsOf('redis+cluster://u:p%40@[::1]:7000,h:7001'), {
+    kind: 'cluster', username: 'u', password: 'p@', nodes: [{ host: '::1', port: 7000 }, { host: 'h', port: 7001 }]
+  })
+})
