@@ -18,6 +18,10 @@ export interface Answering {
   /** Sends the answer of a denial. Does not wait for it to be written. */
   readonly carry: (passage: Passage, denial: Denial, reply: FastifyReply) => Promise<void>
   readonly page: (reply: FastifyReply, status: number, page: OwnPage) => void
+  /** A 303 within the console's own origin. */
+  readonly redirect: (reply: FastifyReply, location: string) => void
+  /** What every answer of ours says of itself, but files: not stored, not guessed at, and told to no other origin. */
+  readonly common: (reply: FastifyReply) => FastifyReply
   /** A problem document for scripts. */
   readonly problem: (
     request: FastifyRequest,
@@ -193,6 +197,8 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
 
   return {
     page,
+    redirect,
+    common,
     problem,
     document: problemDocument,
     seen,
