@@ -55,6 +55,8 @@ t.test('a console behind one wildcard route, read with every habit', { timeout: 
   t.teardown(async () => {
     await app.close()
     upstream.close()
+    // Requests that were cut short keep their sockets open.
+    upstream.closeAllConnections()
   })
   const browser = binding('the attacker\'s own')
   makeVerified(fake, 'eve.1', browser)
