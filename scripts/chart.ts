@@ -87,8 +87,10 @@ export function chartSchema (): string {
       secrets: object({
         existingSecret: text,
         smtp: flag,
+        redisSentinelPassword: flag,
         keys: object(Object.fromEntries(
-          ['encryptionKeys', 'serverKey', 'database', 'redis', 'smtp'].map(name => [name, secretKey]))),
+          ['encryptionKeys', 'serverKey', 'database', 'redis', 'redisSentinelPassword', 'smtp']
+            .map(name => [name, secretKey]))),
         external: object({
           enabled: flag,
           storeRef: object({ name: text, kind: words('SecretStore', 'ClusterSecretStore') }),

@@ -170,6 +170,11 @@ env:
     valueFrom:
       secretKeyRef: { name: {{ $secret }}, key: {{ $values.secrets.keys.redis }} }
   {{- end }}
+  {{- if $values.secrets.redisSentinelPassword }}
+  - name: POSTERN_REDIS_SENTINEL_PASSWORD
+    valueFrom:
+      secretKeyRef: { name: {{ $secret }}, key: {{ $values.secrets.keys.redisSentinelPassword }} }
+  {{- end }}
   {{- if $values.secrets.smtp }}
   - name: POSTERN_SMTP
     valueFrom:
