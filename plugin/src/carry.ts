@@ -30,6 +30,14 @@ export interface Answering {
     code: string,
     members?: Readonly<Record<string, unknown>>
   ) => void
+  /** The service takes no call of this client right now: a page for people, a problem for scripts. */
+  readonly later: (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    seconds: number,
+    code?: string,
+    passage?: Passage
+  ) => void
   readonly seen: (request: FastifyRequest, passage?: Passage) => Seen
   /** The text of a problem document, where no reply of Fastify's is at hand. */
   readonly document: typeof problemDocument
@@ -126,8 +134,11 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
     })
     if (opened.outcome === 'problem' && opened.problem.code === 'enrolment_required') return toEnrolment(who, reply)
     if (verified === 'return' && opened.outcome === 'answer' && opened.answer.status !== 'open') { return redirect(reply, path) }
+    if (opened.outcome === 'problem') {
+      return later(request, reply, opened.problem.retryAfter ?? 1, opened.problem.code)
+    }
     // Verified in another tab a moment ago: nothing to answer, and the next question says so.
-    if (opened.outcome !== 'answer' || opened.answer.status !== 'open') { return page(retryAfter(reply, 1), 503, pages.away(seen(request), 1)) }
+    if (opened.outcome !== 'answer' || opened.answer.status !== 'open') return later(request, reply, 1)
     void reply.header('set-cookie', binding.cookie(value))
     redirect(reply, `${prefix}/verify/${opened.answer.challenge.id}`)
   }
@@ -137,8 +148,23 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
     redirect(reply, `${prefix}/enrol`)
   }
 
-  function retryAfter (reply: FastifyReply, seconds: number): FastifyReply {
-    return reply.header('retry-after', String(seconds))
+  function later (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    seconds: number,
+    code = 'unavailable',
+    passage?: Passage
+  ): void {
+    void reply.header('retry-after', String(seconds))
+    const tooMany = code === 'rate_limited'
+    const status = tooMany ? 429 : 503
+    if (isNavigation(request)) {
+      return page(reply, status, pages[tooMany ? 'tooMany' : 'away'](seen(request, passage), seconds))
+    }
+    problem(request, reply, status, tooMany ? code : 'unavailable', {
+      retry_after: seconds,
+      ...(tooMany || code === 'unavailable' ? {} : { detail: code })
+    })
   }
 
   function stepUp (passage: Passage, denial: Extract<Denial, { denial: 'step_up' }>, reply: FastifyReply): void {
@@ -200,6 +226,7 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
     redirect,
     common,
     problem,
+    later,
     document: problemDocument,
     seen,
     toVerification,
@@ -228,12 +255,7 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
         case 'step_up':
           return stepUp(passage, denial, reply)
         case 'unavailable':
-          retryAfter(reply, denial.retryAfter)
-          if (people) return page(reply, 503, pages.away(seen(request, passage), denial.retryAfter))
-          return problem(request, reply, 503, 'unavailable', {
-            retry_after: denial.retryAfter,
-            ...(denial.code === 'unavailable' ? {} : { detail: denial.code })
-          })
+          return later(request, reply, denial.retryAfter, denial.code, passage)
         default:
           return denial satisfies never
       }

@@ -12,6 +12,8 @@ export interface OwnPage {
 
 export interface OwnPages {
   readonly away: (see: Seen, seconds: number) => OwnPage
+  /** The service takes no more calls from this client's address for a while. */
+  readonly tooMany: (see: Seen, seconds: number) => OwnPage
   readonly cookies: (see: Seen) => OwnPage
   readonly refused: (see: Seen) => OwnPage
   readonly signedOut: (see: Seen) => OwnPage
@@ -97,8 +99,12 @@ ${inner}
   const text = (...paragraphs: readonly string[]): string => paragraphs.map(one => `<p>${one}</p>`).join('\n')
   const link = (href: string, label: string): string => `<p class="actions"><a class="button" href="${escape(href)}">${label}</a></p>`
 
+  const later = (what: 'away' | 'too_many') => (see: Seen, seconds: number): OwnPage =>
+    render(see, words => ({ title: words(`${what}.title`), body: text(words(`${what}.text`), words('away.next', { seconds })) + link('', words('away.retry')) }))
+
   return {
-    away: (see, seconds) => render(see, words => ({ title: words('away.title'), body: text(words('away.text'), words('away.next', { seconds })) + link('', words('away.retry')) })),
+    away: later('away'),
+    tooMany: later('too_many'),
     cookies: see => render(see, words => ({ title: words('cookies.title'), body: text(words('cookies.text'), words('cookies.next')) + link('/', words('cookies.retry')) })),
     refused: see => render(see, words => ({ title: words('refused.title'), body: text(words('refused.text'), words('refused.next')) + link('/', words('refused.home')) })),
     signedOut: see => render(see, words => ({ title: words('signed_out.title'), body: text(words('signed_out.text')) + link('/', words('signed_out.home')) })),

@@ -92,10 +92,8 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     return reply
   }
 
-  function away (request: FastifyRequest, reply: FastifyReply, seconds: number): FastifyReply {
-    void reply.header('retry-after', String(seconds))
-    if (!isNavigation(request)) { return script(request, reply, 503, 'unavailable') }
-    answering.page(reply, 503, pages.away(answering.seen(request), seconds))
+  function later (request: FastifyRequest, reply: FastifyReply, seconds: number, code?: string): FastifyReply {
+    answering.later(request, reply, seconds, code)
     return reply
   }
 
@@ -184,7 +182,7 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     })
     // What this session may do can have changed with any answer to a form.
     if (post && who !== undefined) assurances.forgetSession(who.identity.kind, who.identity.session)
-    if (asked.outcome !== 'answer') return away(request, reply, asked.outcome === 'away' ? asked.retryAfter : 30)
+    if (asked.outcome !== 'answer') return later(request, reply, asked.outcome === 'away' ? asked.retryAfter : 30)
     const { answer } = asked
     const held = answer.headers.get('postern-bind') === 'next' ? next : value
     if (!asset) void reply.header('set-cookie', binding.cookie(held))
@@ -274,7 +272,9 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
       return reply
     }
     const opened = await client.open(ask)
-    if (opened.outcome !== 'answer' || opened.answer.status !== 'open') { return away(request, reply, opened.outcome === 'away' ? opened.retryAfter : 5) }
+    if (opened.outcome === 'problem') return later(request, reply, opened.problem.retryAfter ?? 5, opened.problem.code)
+    if (opened.outcome === 'away') return later(request, reply, opened.retryAfter)
+    if (opened.answer.status !== 'open') return later(request, reply, 5)
     answering.page(
       reply,
       401,

@@ -11,6 +11,7 @@ export const PROBLEMS = {
   waiting: 'Too many wrong codes; wait before the next',
   locked: 'TOTP and e-mail codes are locked for this subject',
   challenge_gone: 'The challenge has expired; open another',
+  rate_limited: 'Too many requests from this address',
   unavailable: 'The verification service cannot answer right now',
   unexpected: 'The verification service gave an answer that cannot be passed on',
   bad_request: 'The request is not understood',

@@ -6,7 +6,7 @@ import type { Remembered } from './cache.ts'
 import type { Client } from './client.ts'
 import { CODE_FIELD, takeCode } from './forms.ts'
 import { deny, refuse, stateOf, type Decision, type Passage } from './gate.ts'
-import type { About, Clock, Who } from './model.ts'
+import type { About, Clock, ServiceProblem, Who } from './model.ts'
 import { returnPath } from './path.ts'
 import { isDocument, mediaType } from './requests.ts'
 import type { Rule } from './rules.ts'
@@ -85,7 +85,7 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
           }
         }
       }
-      if (!VERDICTS.has(answered.problem.code)) return otherwise(answered.problem.code)
+      if (!VERDICTS.has(answered.problem.code)) return otherwise(answered.problem)
       const opened = await client.open(ask)
       if (opened.outcome === 'answer' && opened.answer.status === 'open') {
         return deny({
@@ -96,11 +96,11 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
           rejected: answered.problem
         })
       }
-      return opened.outcome === 'problem' ? otherwise(opened.problem.code) : unavailable(5)
+      return opened.outcome === 'problem' ? otherwise(opened.problem) : unavailable(5)
     }
     const opened = await client.open(isDocument(request) ? { ...ask, returnPath: returnPath(passage.target) } : ask)
     if (opened.outcome === 'away') return unavailable(opened.retryAfter)
-    if (opened.outcome === 'problem') return otherwise(opened.problem.code)
+    if (opened.outcome === 'problem') return otherwise(opened.problem)
     if (opened.answer.status === 'not_required') return passed(passage.answer)
     if (opened.answer.status !== 'open') return unavailable(5)
     return deny({ denial: 'step_up', challenge: opened.answer.challenge, maxAge, action, rejected: undefined })
@@ -134,10 +134,10 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
 /** Verdicts on a code that was submitted; the person may try again. */
 const VERDICTS = new Set(['code_malformed', 'code_rejected', 'code_used', 'waiting', 'locked', 'challenge_gone'])
 
-function otherwise (code: string): Decision {
+function otherwise ({ code, retryAfter = 30 }: ServiceProblem): Decision {
   if (code === 'login_required') return deny({ denial: 'login' })
   if (code === 'enrolment_required') return deny({ denial: 'enrol' })
-  return deny({ denial: 'unavailable', retryAfter: 30, code })
+  return deny({ denial: 'unavailable', retryAfter, code })
 }
 
 function unavailable (retryAfter: number): Decision {

@@ -12,6 +12,7 @@ import { createMailer, type RunningMailer } from './adapters/mail.ts'
 import { createMemoryPending } from './adapters/memory.ts'
 import { openRecords } from './adapters/open-records.ts'
 import { connectRedis } from './adapters/redis-client.ts'
+import { createRedisCalls } from './adapters/redis-calls.ts'
 import { createRedisPending } from './adapters/redis.ts'
 import type { Config } from './config.ts'
 import { createAdministration } from './domain/administration.ts'
@@ -23,6 +24,7 @@ import { FACTORS } from './domain/factors/index.ts'
 import type { Factor } from './domain/model.ts'
 import { createNotices } from './domain/notices.ts'
 import type { Clock, Pending, Randomness, Records, Sealer } from './domain/ports.ts'
+import { limitAddresses } from './http/address-limit.ts'
 import { administrationRoutes } from './http/administration.ts'
 import { assurancesRoutes, sessionsRoutes } from './http/assurances.ts'
 import { challengesRoutes } from './http/challenges.ts'
@@ -231,6 +233,10 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   })
   await api.register(async scope => {
     requireKey(scope, () => tenants)
+    await limitAddresses(scope, {
+      sealer,
+      shared: redis === undefined ? undefined : { redis: redis.client, ...createRedisCalls(redis.client) }
+    })
     await scope.register(assurancesRoutes({ assurances, sealer }), { prefix: '/v1/assurances' })
     await scope.register(sessionsRoutes({ records, sealer, clock }), { prefix: '/v1/sessions' })
     await scope.register(challengesRoutes({ challenges, sealer, clock }), { prefix: '/v1/challenges' })

@@ -39,7 +39,7 @@ interface Stream {
 
 const hash = (text: string): string => createHash('sha256').update(text).digest('base64url')
 
-export type Trouble = 'none' | 'hang' | 'unavailable' | 'failing' | 'unauthenticated' | 'nonsense' | 'reset'
+export type Trouble = 'none' | 'hang' | 'unavailable' | 'failing' | 'unauthenticated' | 'nonsense' | 'reset' | 'rate_limited'
 
 /** Subjects are enrolled unless named in `plain`; the right code of everybody is `123456`, and it stays right. */
 export async function startFakeService (t: Teardown, options: { readonly heartbeatMs?: number } = {}) {
@@ -190,6 +190,9 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
         return problem(response, 401, 'unauthenticated')
       case 'nonsense':
         return json(response, 200, { status: 'sure' })
+      case 'rate_limited':
+        // Questions are not counted.
+        if (request.method === 'POST') return problem(response, 429, 'rate_limited', { retry_after: 17 })
     }
     if (request.headers.authorization !== `Bearer ${tenantKey}`) return problem(response, 401, 'unauthenticated')
     const { pathname } = new URL(one.url, 'http://service')

@@ -60,7 +60,6 @@ t.test('what is not understood is refused by name, never dropped or coerced', as
 t.test('every error is one of the table, and what is not meant to be seen is one 500', async t => {
   t.equal(problemFrom(new Error('SELECT secret FROM authenticators')).code, 'internal')
   t.equal(problemFrom(Object.assign(new Error('x'), { code: 'FST_UNDER_PRESSURE' })).code, 'unavailable')
-  t.equal(problemFrom(Object.assign(new Error('x'), { code: 'OTHER', statusCode: 429 })).code, 'rate_limited')
   t.equal(problemFrom(Object.assign(new Error('x'), { code: 'OTHER', statusCode: 418 })).code, 'bad_request')
   t.equal(problemFrom(Object.assign(new Error('x'), { code: 'OTHER' })).code, 'internal')
   const s = await startService(t)
@@ -76,6 +75,55 @@ t.test('every error is one of the table, and what is not meant to be seen is one
   const answer = await s.open(by('alice'))
   t.match([answer.status, answer.body.code], [500, 'internal'])
   t.notMatch(answer.text, 'SELECT')
+})
+
+t.test('one client address may open, send, answer and enrol so often a minute; the gate\'s question is not counted', async t => {
+  const s = await startService(t, { smtp: false, tenant: { limits: { calls_per_minute: 10 } } })
+  const ann = by('ann')
+  const from = async (address: string) => await s.open(ann, 'login', { about: { address } })
+  for (let i = 0; i < 10; i++) t.equal((await from('192.0.2.7')).status, 200)
+  const refused = await from('192.0.2.7')
+  t.match([refused.status, refused.body.code], [429, 'rate_limited'])
+  const wait = Number(refused.headers['retry-after'])
+  t.ok(wait > 0 && wait <= 60, `Retry-After ${wait}`)
+  t.equal(refused.body.retry_after, wait)
+
+  t.equal((await from('::ffff:192.0.2.7')).status, 429, 'the same address, written as IPv6')
+  t.equal((await from('::ffff:c000:207')).status, 429)
+  t.equal((await from('192.0.2.8')).status, 200, 'another address')
+  const elsewhere = { authorization: `Bearer ${s.keys.other.key}` }
+  const body = { by: ann, purpose: 'login', about: { address: '192.0.2.7' } }
+  t.equal((await s.call('POST', '/v1/challenges', body, elsewhere)).status, 200, 'another tenant')
+  for (let i = 0; i < 10; i++) t.equal((await from(`2001:db8:1:2::${i}`)).status, 200)
+  t.equal((await from('2001:db8:1:2:ffff::1')).status, 429, 'IPv6 is counted by its network of 64 bits')
+  t.equal((await from('2001:db8:1:3::1')).status, 200)
+
+  const about = { address: '192.0.2.7' }
+  const path = `/v1/subjects/${s.encoded('ann')}`
+  const id = 'A'.repeat(39)
+  for (const [url, more] of [
+    [`/v1/challenges/${id}/verification`, { code: '123456' }], [`/v1/challenges/${id}/email`, {}], [`${path}/totp`, {}], [`${path}/proof`, {}],
+    [`${path}/totp/${id}/confirm`, { code: '123456' }], [`${path}/email`, {}], [`${path}/email/${id}/confirm`, { code: '123456' }],
+    [`${path}/backup-codes`, {}]
+  ] as const) {
+    const { status, body } = await s.call('POST', url, { by: ann, about, ...more })
+    t.match([status, body.code], [429, 'rate_limited'], url)
+  }
+  const page = async (accept: string) => await s.call('GET', '/pages/settings', undefined, {
+    accept,
+    'postern-subject': s.encoded('ann'),
+    'postern-session': ann.session,
+    'postern-browser': ann.browser,
+    'postern-about': s.encoded(JSON.stringify(about))
+  })
+  const html = await page('text/html')
+  t.equal(html.status, 429)
+  t.match(html.headers['content-type'], 'text/html')
+  t.ok(Number(html.headers['retry-after']) > 0)
+  t.match(html.text, 'busy right now')
+  t.match((await page('application/json')).body, { code: 'rate_limited' })
+  for (let i = 0; i < 30; i++) t.equal((await s.question(ann)).status, 200)
+  t.equal((await s.call('POST', '/v1/challenges', { by: ann, purpose: 'login' })).status, 200, 'a console that names no address')
 })
 
 t.test('the OpenAPI document describes every call, and the operations port answers for the service', async t => {

@@ -590,3 +590,25 @@ t.test('a subject without a factor passes step-up routes too, where the service 
   t.equal((await raw(console.port, lines('POST', '/settings', [...JSON_BODY, cookies('joe.1')], '{}'))).status, 200)
   t.equal((await raw(console.port, lines('POST', '/export', [...JSON_BODY, cookies('joe.1')], '{}'))).status, 200)
 })
+
+t.test('an address that the service counts too many calls of gets a page or a problem that says when to come back', async t => {
+  const { fake, console } = await both(t)
+  makeVerified(fake, 'ann.1', BROWSER)
+  fake.state.trouble = 'rate_limited'
+  const answers = {
+    login: await raw(console.port, lines('GET', '/protected', [...DOCUMENT, cookies('bob.1')])),
+    stepUp: await raw(console.port, lines('GET', '/settings', [...DOCUMENT, cookies('ann.1', BROWSER)])),
+    pass: await raw(console.port, lines('POST', '/2fa/own/pass', [...FORM, cookies('ann.1', BROWSER)], 'target=%2Fexport&postern-code=123456')),
+    script: await raw(console.port, lines('POST', '/settings', [...JSON_BODY, cookies('ann.1', BROWSER)], '{}')),
+    code: await raw(console.port, lines('POST', '/settings', [...JSON_BODY, 'Postern-Code: 123456', cookies('ann.1', BROWSER)], '{}'))
+  }
+  for (const [what, { status, headers, body }] of Object.entries(answers)) {
+    t.match([status, headers['retry-after']], [429, '17'], what)
+    if (headers['content-type']?.startsWith('text/html') === true) t.match(body, /Too many requests[\s\S]*17 seconds/, what)
+    else t.match(problem(body), { code: 'rate_limited', status: 429, retry_after: 17 }, what)
+  }
+  t.match(answers.script.headers['content-type'], 'application/problem+json')
+  t.match(answers.login.headers['content-type'], 'text/html')
+  t.same(console.hits, [])
+  t.equal((await raw(console.port, lines('GET', '/protected', [cookies('ann.1', BROWSER)]))).status, 200, 'who is verified goes on')
+})

@@ -3,8 +3,7 @@
 import type { By, Slot, SlotKind } from '../domain/model.ts'
 import type { Limits } from '../domain/policy.ts'
 import type { Pending, Randomness, Receipt, Sealer } from '../domain/ports.ts'
-import { Problem } from '../domain/problems.ts'
-import { after } from './clock.ts'
+import { createRedisCalls } from './redis-calls.ts'
 import type { RedisClient } from './redis-client.ts'
 import { SCRIPTS } from './redis-scripts.ts'
 import { createSlotNames, type SlotId } from './slot-names.ts'
@@ -14,8 +13,6 @@ type Reply = readonly string[]
 
 /** Length of an attempt's operation id, in characters of base64url. */
 const OPERATION = 6
-/** How long a command waits for a connection that is being made anew. */
-const RECONNECT_MS = 300
 
 interface RedisReceipt extends Receipt {
   readonly operation: string
@@ -35,39 +32,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
   for (const [name, { keys, lua }] of Object.entries(SCRIPTS)) redis.defineCommand(name, { numberOfKeys: keys, lua })
   const limitsOf = new Map<string, Limits>()
 
-  /** What is under way, so that closing loses no give-back. */
-  const running = new Set<Promise<unknown>>()
-  /** A connection that broke a moment ago is mostly back at once; one that is down stays down for longer than this. */
-  const connected = async (): Promise<void> => {
-    const until = performance.now() + RECONNECT_MS
-    while (redis.status !== 'ready' && redis.status !== 'end' && performance.now() < until) await after(10)
-  }
-  /**
-   * Every script may be repeated: attempts and give-backs carry an operation id, opening its random id, sending its
-   * hash. So a lost reply is asked for once more, counts once, and is told like the first.
-   */
-  const twice = async <T>(call: () => Promise<T>): Promise<T> => {
-    const work = (async () => {
-      try {
-        if (redis.status !== 'ready') await connected()
-        return await call()
-      } catch (first) {
-        if (isRefusal(first)) throw unavailable(first)
-        try {
-          await connected()
-          return await call()
-        } catch (error) {
-          throw unavailable(error)
-        }
-      }
-    })()
-    running.add(work)
-    try {
-      return await work
-    } finally {
-      running.delete(work)
-    }
-  }
+  const calls = createRedisCalls(redis)
   const run = async (
     script: ScriptName,
     keys: readonly string[],
@@ -75,7 +40,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
   ): Promise<Reply> => {
     // The boundary to commands that were defined by name.
     const command = Reflect.get(redis, script) as (...args: readonly (string | number)[]) => Promise<Reply>
-    return await twice(async () => await command.call(redis, ...keys, offsetMs(), ...args))
+    return await calls.twice(async () => await command.call(redis, ...keys, offsetMs(), ...args))
   }
 
   const keysOf = (by: By) => {
@@ -268,7 +233,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
     held: async (by, id) => {
       const read = names.read(by, id)
       if (read === undefined || !read.held) return undefined
-      return (await twice(async () => await redis.get(keysOf(by).held(read.random)))) ?? undefined
+      return (await calls.twice(async () => await redis.get(keysOf(by).held(read.random)))) ?? undefined
     },
 
     end: async (by, id) => {
@@ -279,28 +244,18 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
     },
 
     clearBudget: async (tenant, subject) => {
-      await twice(async () => await redis.del(`{${names.tag(tenant, subject)}}b`))
+      await calls.twice(async () => await redis.del(`{${names.tag(tenant, subject)}}b`))
     },
     now: async () => Number((await run('posternNow', ['{postern}n'], ''))[1]),
     check: async () => {
       await run('posternNow', ['{postern}n'], '')
     },
     close: async () => {
-      await Promise.allSettled(running)
+      await calls.settled()
     }
   }
 }
 
 function isOurs (receipt: Receipt): receipt is RedisReceipt {
   return 'operation' in receipt
-}
-
-/** An answer that a repeat would only get again: out of memory, no permission, a script that fails. */
-function isRefusal (error: unknown): boolean {
-  return error instanceof Error && /^(OOM|NOPERM|NOAUTH|WRONGTYPE|ERR|CROSSSLOT|MISCONF)\b/.test(error.message)
-}
-
-/** Redis that does not answer, or answers an error, is never guessed around. */
-function unavailable (cause: unknown): Problem {
-  return cause instanceof Problem ? cause : new Problem('unavailable', { retry_after: 2 }, { cause })
 }

@@ -72,6 +72,13 @@ export const LIMITS = {
   },
   mailResendSeconds: { value: 60, min: 30, max: 600, unit: 'seconds', text: 'Wait between two e-mailed codes.' },
   mailPerHour: { value: 5, min: 1, max: 20, unit: 'mails', text: 'E-mailed codes an hour per subject.' },
+  callsPerMinute: {
+    value: 1000,
+    min: 10,
+    max: 100_000,
+    unit: 'calls',
+    text: 'Calls a minute from one client address (IPv6 by /64) that open, send, answer or enrol, pages included.'
+  },
   mailPerDay: { value: 20, min: 1, max: 100, unit: 'mails', text: 'E-mailed codes a day per subject.' },
   loginDays: { value: 30, min: 1, max: 180, unit: 'days', text: 'Longest login assurance of a session.' },
   stepUpSeconds: { value: 900, min: 60, max: 900, unit: 'seconds', text: 'Oldest step-up any route may accept.' },

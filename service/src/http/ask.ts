@@ -104,7 +104,8 @@ export function readNextBrowser (sealer: Sealer, request: FastifyRequest): strin
     : undefined
 }
 
-function readAbout (header: string | undefined): AboutWire | undefined {
+/** The `about` of a page request. Problem `bad_request` if it is not understood. */
+export function readAbout (header: string | undefined): AboutWire | undefined {
   if (header === undefined) return undefined
   let parsed: unknown
   try {

@@ -27,7 +27,6 @@ export function problemFrom (error: unknown): Problem {
     return new Problem(code, { errors: [...new Set(errors)] })
   }
   if (code !== undefined) return new Problem(code, code === 'unavailable' ? { retry_after: 2 } : {})
-  if (error.statusCode === 429) return new Problem('rate_limited', { retry_after: 60 })
   return error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500
     ? new Problem('bad_request')
     : new Problem('internal')

@@ -189,7 +189,8 @@ export function createRenderer ({ sealer, clock }: { readonly sealer: Sealer; re
             : problem.statusCode < 500
               ? 'failure.bad_request'
               : 'failure.text'
-      if (problem.statusCode === 503) reply.header('retry-after', String(problem.details.retry_after ?? 2))
+      const retryAfter = problem.details.retry_after ?? (problem.statusCode === 503 ? 2 : undefined)
+      if (retryAfter !== undefined) reply.header('retry-after', String(retryAfter))
       return render(
         request,
         reply,
