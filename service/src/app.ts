@@ -28,7 +28,7 @@ import { limitAddresses } from './http/address-limit.ts'
 import { administrationRoutes } from './http/administration.ts'
 import { assurancesRoutes, sessionsRoutes } from './http/assurances.ts'
 import { challengesRoutes } from './http/challenges.ts'
-import { createChangeStream } from './http/changes.ts'
+import { createChangeStream, READ_EVERY_MS } from './http/changes.ts'
 import { holderOf, requireKey } from './http/keys.ts'
 import { createMetrics } from './http/metrics.ts'
 import { operationsRoutes } from './http/operations.ts'
@@ -283,7 +283,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     pending,
     sealer,
     start: () => {
-      work.push(recurring(1_000, stream.beat, onError('reading changes')))
+      work.push(recurring(READ_EVERY_MS, stream.beat, onError('reading changes')))
       if (embedded) {
         work.push(
           recurring(LEASE_EVERY_MS, takeLease, error => {

@@ -48,7 +48,11 @@ export function dataFolder (t: Teardown): string {
 }
 
 /** Settings of a service with one tenant on an SQLite file, on free ports. */
-export function settingsIn (folder: string, more: Readonly<Record<string, string>> = {}) {
+export function settingsIn (
+  folder: string,
+  more: Readonly<Record<string, string>> = {},
+  tenant: Readonly<Record<string, unknown>> = {}
+) {
   const gate = tenantKey('t1', 'g1')
   const admin = tenantKey('t1', 'a1')
   const settings: Readonly<Record<string, string>> = {
@@ -61,7 +65,8 @@ export function settingsIn (folder: string, more: Readonly<Record<string, string
     POSTERN_TENANTS: JSON.stringify([{
       id: 't1',
       name: 'Console One',
-      keys: [{ id: 'g1', scope: 'gate', sha256: gate.sha256 }, { id: 'a1', scope: 'admin', sha256: admin.sha256 }]
+      keys: [{ id: 'g1', scope: 'gate', sha256: gate.sha256 }, { id: 'a1', scope: 'admin', sha256: admin.sha256 }],
+      ...tenant
     }]),
     ...more
   }

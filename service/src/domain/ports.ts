@@ -385,6 +385,8 @@ export interface Records {
   readonly changes: {
     readonly since: (tenant: string, number: number, limit: number) => Promise<readonly Change[]>
     readonly newest: (tenant: string) => Promise<number>
+    /** The newest numbers of several tenants in one look; one that has no change yet is missing. */
+    readonly newestOf: (tenants: readonly string[]) => Promise<ReadonlyMap<string, number>>
     /** The rules of the whole tenant changed in this process (reload). */
     readonly tenantChanged: (tenant: string, now: number) => Promise<void>
     /**

@@ -96,6 +96,11 @@ export function createLogs (
       newest: async tenant =>
         (await db.selectFrom('change_numbers').select('number').where('tenant', '=', tenant).executeTakeFirst())
           ?.number ?? 0,
+      newestOf: async tenants =>
+        new Map(
+          (await db.selectFrom('change_numbers').selectAll().where('tenant', 'in', tenants).execute())
+            .map(row => [row.tenant, row.number])
+        ),
       tenantChanged: async (tenant, now) => {
         await transaction(db, async tx => {
           await writeChange(tx, tenant, now, { kind: 'tenant' })
