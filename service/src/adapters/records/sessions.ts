@@ -18,12 +18,15 @@ export function createSessions (
   return {
     remember: async (tenant, subject, { contact, locale, notices, now }) => {
       await ofSubject(tenant, subject, async tx => {
-        await tx
-          .updateTable('subjects')
-          .set({ ...(contact === undefined ? {} : { contact }), ...(locale === undefined ? {} : { locale }) })
-          .where('tenant', '=', tenant)
-          .where('subject', '=', subject)
-          .execute()
+        const said = { ...(contact === undefined ? {} : { contact }), ...(locale === undefined ? {} : { locale }) }
+        if (Object.keys(said).length > 0) {
+          await tx
+            .updateTable('subjects')
+            .set(said)
+            .where('tenant', '=', tenant)
+            .where('subject', '=', subject)
+            .execute()
+        }
         await writeNotices(tx, tenant, subject, now, notices)
       })
     },
