@@ -22,10 +22,11 @@ export function isDocument (request: FastifyRequest): boolean {
   return request.method === 'GET' && request.headers.upgrade === undefined && isNavigation(request)
 }
 
-/** Did a page of the console's own origin send this? `null` or nothing is no. */
+/** Did a page of the console's own origin send this? `null`, nothing, or a header that says otherwise is no. */
 export function sameOrigin (request: FastifyRequest, publicOrigin: string): boolean {
-  const { origin } = request.headers
-  return origin === undefined ? request.headers['sec-fetch-site'] === 'same-origin' : origin === publicOrigin
+  const { origin, 'sec-fetch-site': site } = request.headers
+  if (site !== undefined && site !== 'same-origin') return false
+  return origin === undefined ? site === 'same-origin' : origin === publicOrigin
 }
 
 /** Reads a form into memory, so that it can be carried or its code taken out; undefined past the limit. */

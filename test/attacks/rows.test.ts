@@ -1,43 +1,10 @@
 // Threat: somebody who has a page of another origin, a link or a header, but no second factor. One table a row.
 
 import { readFileSync } from 'node:fs'
-import type { AddressInfo } from 'node:net'
 import t from 'tap'
-import { browserName, sessionName } from '../../plugin/src/binding.ts'
-import { binding, bindingName, cookies, lines, makeVerified, raw, startConsole, type Answered } from '../helpers/console.ts'
+import { bindingName, cookies, lines, makeVerified, raw, startConsole, type Answered } from '../helpers/console.ts'
+import { BROWSER, DOCUMENT, fieldsOf, FORM, mounted, ORIGIN, OWN_FORM, who } from '../helpers/doors.ts'
 import { startFakeService } from '../helpers/fake-service.ts'
-import { startService, type StartOptions, type Teardown, type WireBy } from '../helpers/service.ts'
-
-const ORIGIN = 'http://127.0.0.1:1'
-const DOCUMENT = ['Accept: text/html', 'Sec-Fetch-Mode: navigate', 'Sec-Fetch-Site: same-origin']
-const FORM = [...DOCUMENT, 'Content-Type: application/x-www-form-urlencoded']
-const OWN_FORM = [...FORM, `Origin: ${ORIGIN}`]
-const BROWSER = binding('mine')
-
-const who = (sid: string, browser = BROWSER): WireBy =>
-  ({ subject: sid.split('.')[0] ?? '', session: sessionName('cookie', sid), browser: browserName(browser) })
-
-async function real (t: Teardown, options: StartOptions = {}) {
-  const service = await startService(t, options)
-  await service.app.api.listen({ port: 0, host: '127.0.0.1' })
-  service.app.start()
-  const url = `http://127.0.0.1:${(service.app.api.server.address() as AddressInfo).port}`
-  const console = await startConsole(t, {
-    service: { url, tenantKey: service.keys.gate.key },
-    postern: { timeoutMs: 10_000 }
-  })
-  const ask = async (method: string, target: string, headers: readonly string[] = [], body = ''): Promise<Answered> =>
-    await raw(console.port, lines(method, target, headers, body), 20_000)
-  /** The hidden fields of a page's first form that has any. */
-  const fieldsOf = (page: Answered): URLSearchParams => {
-    const fields = new URLSearchParams()
-    for (const [input] of page.body.matchAll(/<input[^>]*type="hidden"[^>]*>/g)) {
-      fields.set(/name="([^"]*)"/.exec(input)?.[1] ?? '', /value="([^"]*)"/.exec(input)?.[1] ?? '')
-    }
-    return fields
-  }
-  return { service, console, ask, fieldsOf }
-}
 
 t.test('what the browser sends to the console does not reach the service, neither on a page nor on a question', async t => {
   const fake = await startFakeService(t)
@@ -72,8 +39,7 @@ t.test('what the browser sends to the console does not reach the service, neithe
 })
 
 t.test('nor does it stand in the log or the database of the service', async t => {
-  const file = `${t.testdir()}/postern.db`
-  const { service, ask } = await real(t, { database: `sqlite:${file}` })
+  const { service, ask, file } = await mounted(t)
   const sid = 'ann.canary-session'
   await service.enrol(who(sid))
   const headers = [`${cookies(sid, BROWSER)}; other=canary-cookie`, 'X-Secret: canary-header', 'User-Agent: seen-agent', 'X-Forwarded-For: canary-address']
@@ -159,7 +125,7 @@ t.test('a service that sends a browser elsewhere is not followed', async t => {
 })
 
 t.test('every page, redirect and error says that it is not framed, stored or told of elsewhere', async t => {
-  const { service, ask, fieldsOf } = await real(t)
+  const { service, ask } = await mounted(t)
   await service.enrol(who('ann.1'))
   const mine = cookies('ann.1', BROWSER)
   const json = ['Accept: application/json', mine]

@@ -3,7 +3,7 @@
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
-import { binding, bindingName, cookies, identifyBySid, lines, raw, startConsole, type Answered } from '../helpers/console.ts'
+import { binding, boundIn, cookies, identifyBySid, lines, raw, startConsole, type Answered } from '../helpers/console.ts'
 import { startService, type Teardown } from '../helpers/service.ts'
 import { browserName, sessionName } from '../../plugin/src/binding.ts'
 
@@ -54,9 +54,7 @@ async function everything (t: Teardown, more: object = {}) {
     fields.set('code', code)
     return await ask('POST', at.location, [...FORM, cookies(sid, browser)], fields.toString())
   }
-  /** The binding that an answer set. */
-  const boundBy = (answer: Answered): string | undefined =>
-    answer.cookies.find(one => one.startsWith(`${bindingName()}=`))?.split(';')[0]?.split('=')[1]
+  const boundBy = boundIn
   /** The code was accepted: the browser got a fresh binding. */
   const accepted = (answer: Answered, browser: string): boolean => ![undefined, browser].includes(boundBy(answer))
   return { service, console, who, ask, get, page, submit, boundBy, accepted }

@@ -195,3 +195,7 @@ export function makeVerified (
 /** A Cookie line for a session and, where given, a browser. */
 export const cookies = (sid: string, browser?: string): string =>
   `Cookie: sid=${sid}${browser === undefined ? '' : `; ${bindingName()}=${browser}`}`
+
+/** The binding that an answer set. */
+export const boundIn = (answer: Answered): string | undefined =>
+  answer.cookies.find(one => one.startsWith(`${bindingName()}=`))?.split(';')[0]?.split('=')[1]

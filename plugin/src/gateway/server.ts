@@ -1,6 +1,6 @@
 // The gateway: the plugin's own gate in front of one wildcard route, and behind that the console.
 
-import Fastify, { LogController, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import Fastify, { LogController, type FastifyInstance, type FastifyReply, type FastifyRequest, type RequestPayload } from 'fastify'
 import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import { folded } from '../credentials.ts'
@@ -117,6 +117,11 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
       return reply
     }
     const { path, query } = target
+    // What stands below the prefix is ours, whatever the method.
+    if (path === config.prefix || path.startsWith(`${config.prefix}/`)) {
+      inside.answering.problem(request, reply, 404, 'not_found')
+      return reply
+    }
     const passage = inside.passageOf(raw)
     const identity = passage?.identity ?? null
     if (identity === null && isDocument(request) && inside.enforcing()) {
@@ -217,11 +222,14 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
 
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', (_request, payload, done) => { done(null, payload) })
-  // A type that Fastify cannot read is the console's to judge; the headers that go on are the raw ones.
-  app.addHook('preParsing', (request, _reply, payload, done) => {
-    Reflect.deleteProperty(request.raw.headers, 'content-type')
-    done(null, payload)
-  })
+  // A type that Fastify cannot read is the console's to judge; the headers that go on are the raw ones. Only here: the
+  // pages below the prefix read theirs.
+  const untyped = {
+    preParsing: (request: FastifyRequest, _reply: FastifyReply, payload: RequestPayload, done: DonePayload): void => {
+      Reflect.deleteProperty(request.raw.headers, 'content-type')
+      done(null, payload)
+    }
+  }
   app.setErrorHandler((error, request, reply) => {
     if (reply.sent) return reply
     if (isUpstreamError(error)) return failed(request, reply, error)
@@ -230,9 +238,9 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     return reply
   })
   for (const { path, answer } of known.own ?? []) {
-    app.all(path, async (request, reply) => said(reply, await answer(request)))
+    app.all(path, untyped, async (request, reply) => said(reply, await answer(request)))
   }
-  app.all('/*', pass)
+  app.all('/*', untyped, pass)
 
   const { upstream: origin, upstreamTimeoutMs: timeoutMs } = config
   const tunnel = createTunnel({ origin, publicOrigin: config.publicOrigin, timeoutMs })
@@ -257,6 +265,8 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
   app.addHook('onClose', async () => { await upstream.close() })
   return app
 }
+
+type DonePayload = (error?: Error | null, payload?: RequestPayload) => void
 
 const NONE: ReadonlySet<string> = new Set()
 
