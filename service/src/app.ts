@@ -34,6 +34,7 @@ import { createMetrics } from './http/metrics.ts'
 import { operationsRoutes } from './http/operations.ts'
 import { pages } from './http/pages.ts'
 import { answerProblems } from './http/problem-document.ts'
+import { shedLoad } from './http/shedding.ts'
 import { subjectsRoutes } from './http/subjects.ts'
 import type { TenantConfig } from './tenants.ts'
 
@@ -54,7 +55,7 @@ export interface App {
   readonly records: Records
   readonly pending: Pending
   readonly sealer: Sealer
-  /** Starts the work that comes round: changes, lease, outbox, pruning. */
+  /** Called when it listens. Starts the work that comes round: changes, lease, outbox, pruning; and shedding. */
   readonly start: () => void
   /** New rules and keys of tenants, without a restart. Gates are told of whose rules changed. */
   readonly reload: (tenants: readonly TenantConfig[]) => Promise<void>
@@ -211,6 +212,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     }
   })
   answerProblems(api)
+  const shedding = await shedLoad(api, config.shedAfterMs)
   // One client for all of the process; it is closed after the routes, by whom it was made.
   if (redis !== undefined) await api.register(fastifyRedis, { client: redis.client, closeClient: false })
   api.addHook('onResponse', async (request, reply) => {
@@ -283,6 +285,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     pending,
     sealer,
     start: () => {
+      shedding.begin()
       work.push(recurring(READ_EVERY_MS, stream.beat, onError('reading changes')))
       if (embedded) {
         work.push(

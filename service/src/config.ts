@@ -97,6 +97,13 @@ export const SETTINGS = {
     max: 60,
     text: 'How long requests are still served after SIGTERM while readiness is red.'
   },
+  shed_after_ms: {
+    type: 'integer',
+    default: '500',
+    min: 50,
+    max: 10_000,
+    text: 'Calls are refused with 503 while the event loop is this late on average over a second.'
+  },
   event_retention_days: {
     type: 'integer',
     default: '400',
@@ -131,6 +138,7 @@ export interface Config {
   readonly mailFrom: Sender
   readonly logLevel: string
   readonly drainSeconds: number
+  readonly shedAfterMs: number
   readonly eventRetentionDays: number
   readonly tenants: readonly TenantConfig[]
 }
@@ -261,6 +269,7 @@ export function readConfig (env: Readonly<Record<string, string | undefined>>): 
     mailFrom: readSender(value('mail_from') ?? '', mistakes),
     logLevel: value('log_level') ?? 'info',
     drainSeconds: integer('drain_seconds'),
+    shedAfterMs: integer('shed_after_ms'),
     eventRetentionDays: integer('event_retention_days'),
     tenants: readTenants(env.POSTERN_TENANTS, file.tenants, mistakes)
   }

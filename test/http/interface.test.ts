@@ -59,7 +59,6 @@ t.test('what is not understood is refused by name, never dropped or coerced', as
 
 t.test('every error is one of the table, and what is not meant to be seen is one 500', async t => {
   t.equal(problemFrom(new Error('SELECT secret FROM authenticators')).code, 'internal')
-  t.equal(problemFrom(Object.assign(new Error('x'), { code: 'FST_UNDER_PRESSURE' })).code, 'unavailable')
   t.equal(problemFrom(Object.assign(new Error('x'), { code: 'OTHER', statusCode: 418 })).code, 'bad_request')
   t.equal(problemFrom(Object.assign(new Error('x'), { code: 'OTHER' })).code, 'internal')
   const s = await startService(t)

@@ -1,4 +1,4 @@
-// Sealing with key ids and row-bound data, keyed hashes, scrypt in a bounded queue, and randomness.
+// Sealing with key ids and row-bound data, keyed hashes, and randomness.
 
 import {
   createCipheriv,
@@ -6,20 +6,15 @@ import {
   createHmac,
   randomBytes,
   randomInt,
-  scrypt as scryptCallback,
   timingSafeEqual
 } from 'node:crypto'
 import type { Randomness, Sealer } from '../domain/ports.ts'
-import { Problem } from '../domain/problems.ts'
+import { createSlowHashes } from './slow-hashes.ts'
 
 export interface NamedKey {
   readonly id: string
   readonly key: Uint8Array
 }
-
-/** Longest queue of slow hashes; beyond it a caller is told to come back. */
-const SCRYPT_QUEUE = 64
-const SCRYPT = { N: 16384, r: 8, p: 1 } as const
 
 export function createSealer ({
   encryptionKeys,
@@ -66,32 +61,7 @@ export function createSealer ({
       const [left, right] = [Buffer.from(a), Buffer.from(b)]
       return left.length === right.length && timingSafeEqual(left, right)
     },
-    scrypt: slowHashes()
-  }
-}
-
-/** One slow hash at a time, so that a flood of backup codes leaves the other cores' work alone; one job a subject. */
-function slowHashes (): Sealer['scrypt'] {
-  let last: Promise<unknown> = Promise.resolve()
-  let queued = 0
-  return async (_subject, code, salt) => {
-    if (queued >= SCRYPT_QUEUE) throw new Problem('unavailable', { retry_after: 2 })
-    queued += 1
-    const work = last
-      .then(
-        async () =>
-          await new Promise<string>((resolve, reject) => {
-            scryptCallback(code, Buffer.from(salt, 'base64url'), 32, SCRYPT, (error, hash) => {
-              if (error === null) resolve(hash.toString('base64url'))
-              else reject(error)
-            })
-          })
-      )
-      .finally(() => {
-        queued -= 1
-      })
-    last = work.catch(() => {})
-    return await work
+    scrypt: createSlowHashes()
   }
 }
 

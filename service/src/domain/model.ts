@@ -121,7 +121,7 @@ export interface MatchContext {
   /** Opens a secret sealed for `context`; throws if the key is unknown or the text was moved. */
   readonly unseal: (sealed: string, context: string) => string
   readonly keyedHash: (purpose: string, ...parts: readonly string[]) => string
-  readonly scrypt: (subject: string, code: string, salt: string) => Promise<string>
+  readonly scrypt: (whose: Pick<By, 'tenant' | 'subject'>, code: string, salt: string) => Promise<string>
 }
 
 /** A kind of second factor. To add one: one file, one line in FACTORS. */

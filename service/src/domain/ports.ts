@@ -2,7 +2,7 @@
 // adapter reads and then writes. Implementations pass test/contracts.
 
 import type { CodeMessage } from './messages.ts'
-import type { Authenticator, Budget, By, Change, Event, Purpose, Slot, SlotKind, SubjectState, Use } from './model.ts'
+import type { Authenticator, Budget, By, Change, Event, MatchContext, Purpose, Slot, SlotKind, SubjectState, Use } from './model.ts'
 import type { Limits } from './policy.ts'
 
 /** The one clock of a process. Adapters that have a better one (Redis TIME, the database's) return `now` themselves. */
@@ -27,10 +27,10 @@ export interface Sealer {
   readonly keyedHash: (purpose: string, ...parts: readonly string[]) => string
   readonly equal: (a: string, b: string) => boolean
   /**
-   * scrypt in a bounded queue, one job per subject at a time. MUST reject with Problem `unavailable` when the queue
-   * is full.
+   * scrypt in a bounded queue in which subjects take turns. MUST reject with Problem `unavailable` when the queue, or
+   * the subject's share of it, is full.
    */
-  readonly scrypt: (subject: string, code: string, salt: string) => Promise<string>
+  readonly scrypt: MatchContext['scrypt']
 }
 
 /** An e-mail that goes out at once or not at all; notices take the outbox. */

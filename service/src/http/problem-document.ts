@@ -10,8 +10,7 @@ const FRAMEWORK: Readonly<Record<string, ProblemCode>> = {
   FST_ERR_CTP_BODY_TOO_LARGE: 'payload_too_large',
   FST_ERR_CTP_EMPTY_JSON_BODY: 'bad_request',
   FST_ERR_CTP_INVALID_JSON_BODY: 'bad_request',
-  FST_ERR_CTP_INVALID_CONTENT_LENGTH: 'bad_request',
-  FST_UNDER_PRESSURE: 'unavailable'
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: 'bad_request'
 }
 
 /** Any error as the problem that a caller may see. What is not meant to be seen is one 500. */
@@ -26,7 +25,7 @@ export function problemFrom (error: unknown): Problem {
     )
     return new Problem(code, { errors: [...new Set(errors)] })
   }
-  if (code !== undefined) return new Problem(code, code === 'unavailable' ? { retry_after: 2 } : {})
+  if (code !== undefined) return new Problem(code)
   return error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500
     ? new Problem('bad_request')
     : new Problem('internal')

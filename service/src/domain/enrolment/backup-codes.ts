@@ -17,7 +17,7 @@ export function createBackupCodes (
     const codes = Array.from({ length: SET_SIZE }, () => backupCode(randomness.bytes(10)))
     const rows: Authenticator[] = []
     for (const code of codes) {
-      const stored = await storedBackupCode(sealer, ask.by.subject, salt, code)
+      const stored = await storedBackupCode(sealer, ask.by, salt, code)
       rows.push(row(ask, 'backup_code', now, () => stored))
     }
     return { codes: codes.map(grouped), rows }

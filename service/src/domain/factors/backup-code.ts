@@ -1,7 +1,7 @@
 // Backup codes: six single-use look-up secrets of 80 bits (NIST SP 800-63B 3.1.2, 4.2.1.1).
 
 import { timingSafeEqual } from 'node:crypto'
-import type { Factor, MatchContext } from '../model.ts'
+import type { By, Factor, MatchContext } from '../model.ts'
 
 /** Crockford base32: no I, L, O, U. */
 const ALPHABET = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
@@ -44,11 +44,11 @@ function tagOf (keyedHash: MatchContext['keyedHash'], salt: string, code: string
 /** What is stored of a code: `v1.<salt of the set>.<tag>.<scrypt>`. */
 export async function storedBackupCode (
   context: Pick<MatchContext, 'keyedHash' | 'scrypt'>,
-  subject: string,
+  whose: Pick<By, 'tenant' | 'subject'>,
   salt: string,
   code: string
 ): Promise<string> {
-  return `v1.${salt}.${tagOf(context.keyedHash, salt, code)}.${await context.scrypt(subject, code, salt)}`
+  return `v1.${salt}.${tagOf(context.keyedHash, salt, code)}.${await context.scrypt(whose, code, salt)}`
 }
 
 export const backupCodeFactor = {
@@ -65,7 +65,7 @@ export const backupCodeFactor = {
       const [version, salt, tag, hash] = authenticator.secret.split('.')
       if (version !== 'v1' || salt === undefined || tag === undefined || hash === undefined) continue
       if (tagOf(keyedHash, salt, code) !== tag) continue
-      const [a, b] = [Buffer.from(await scrypt(slot.by.subject, code, salt)), Buffer.from(hash)]
+      const [a, b] = [Buffer.from(await scrypt(slot.by, code, salt)), Buffer.from(hash)]
       if (a.length === b.length && timingSafeEqual(a, b)) return { use: 'consume', authenticator: authenticator.id }
     }
     return undefined
