@@ -30,8 +30,9 @@ declare module 'fastify' {
     posternStepUp: (ask?: { readonly maxAge?: number; readonly action?: string }) => Promise<void>
     /**
      * The console gave this login another session id: what it passed moves along. Call it before the answer is sent.
+     * `kind` is that of both ids; without it, the one that `identify` returned for this request, else `cookie`.
      */
-    posternRotate: (oldSession: string, newSession: string) => Promise<void>
+    posternRotate: (oldSession: string, newSession: string, options?: { readonly kind?: string }) => Promise<void>
     /** Log-out: what this session passed ends everywhere. */
     posternLogout: () => Promise<void>
   }
@@ -81,8 +82,8 @@ async function postern (app: FastifyInstance, options: PosternOptions): Promise<
   app.decorateReply('posternStepUp', async function (this: FastifyReply, ask) {
     await gate.askStepUp(this, ask ?? {})
   })
-  app.decorateReply('posternRotate', async function (this: FastifyReply, oldSession: string, newSession: string) {
-    await gate.rotate(this.request, oldSession, newSession)
+  app.decorateReply('posternRotate', async function (this: FastifyReply, oldSession, newSession, options) {
+    await gate.rotate(this.request, oldSession, newSession, options)
   })
   app.decorateReply('posternLogout', async function (this: FastifyReply) {
     await gate.logout(this.request)

@@ -18,8 +18,7 @@ import { canonicalTarget, returnPath } from './path.ts'
 import { headersOf } from './proxy/exchange.ts'
 import type { ProblemCode } from './problems.ts'
 import { isNavigation, mediaType, sameOrigin } from './requests.ts'
-import { OWN_ROUTE, UPGRADE_ROUTE } from './rules.ts'
-import type { Sockets } from './sockets.ts'
+import { OWN_ROUTE } from './rules.ts'
 import type { StepUpPasses } from './step-up-passes.ts'
 
 export interface PagesParts {
@@ -31,9 +30,6 @@ export interface PagesParts {
   readonly answering: Answering
   readonly pages: OwnPages
   readonly passes: StepUpPasses
-  readonly sockets: Sockets
-  /** Below the prefix. */
-  readonly hiddenPath: string
   readonly releasing: Releasing
   readonly passageOf: (request: FastifyRequest) => Passage
   readonly about: (request: FastifyRequest, who: Who) => About
@@ -323,18 +319,6 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     scope.post('/own/pass', own, givePass)
     scope.get('/*', own, proxy)
     scope.post('/*', own, proxy)
-    scope.get(
-      parts.hiddenPath,
-      { config: { postern: UPGRADE_ROUTE }, exposeHeadRoute: false },
-      async (request, reply) => {
-        const upgrade = parts.sockets.upgradeOf(request)
-        if (upgrade === undefined) return script(request, reply, 404, 'not_found')
-        const { rule, who } = passageOf(request)
-        reply.hijack()
-        parts.sockets.pass(upgrade, rule.rule === 'gated' ? who : undefined)
-        return reply
-      }
-    )
   }
 }
 

@@ -17,7 +17,7 @@ import { createOwnPages, type OwnPages } from './own-pages.ts'
 import { ownRoutes, type Releasing } from './pages.ts'
 import { listRoutes, outOfReach, reportedRoute, type Report, type ReportedRoute } from './report.ts'
 import { mediaType, readFormBody, sameOrigin } from './requests.ts'
-import { createRules, UPGRADE_ROUTE } from './rules.ts'
+import { createRules } from './rules.ts'
 import { createSessionEnds } from './session-ends.ts'
 import { createSockets, type Sockets } from './sockets.ts'
 import { createStepUp, takeCodeFromBody } from './step-up.ts'
@@ -285,8 +285,13 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
       })
     },
 
-    rotate: async (request: FastifyRequest, from: string, to: string): Promise<void> => {
-      const kind = passageOf(request).identity?.kind ?? 'cookie'
+    rotate: async (
+      request: FastifyRequest,
+      from: string,
+      to: string,
+      given: { readonly kind?: string } = {}
+    ): Promise<void> => {
+      const kind = given.kind ?? passageOf(request).identity?.kind ?? 'cookie'
       const moved = await client.move(sessionName(kind, from), sessionName(kind, to))
       await forget(kind, from)
       await forget(kind, to)
@@ -315,7 +320,6 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     routeAdded: (route: RouteOptions): void => {
       const { method, url } = route
       const config = route.config ?? {}
-      if (config.postern === UPGRADE_ROUTE) return
       // After the route's own hooks: a session that is loaded that late must not pass as nobody.
       const others = [route.preHandler ?? []].flat().filter(hook => hook !== posternLateIdentity)
       route.preHandler = [...others, posternLateIdentity]
@@ -332,8 +336,6 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
         answering,
         pages,
         passes,
-        sockets,
-        hiddenPath: UNUSED_PATH,
         releasing,
         passageOf,
         about,
@@ -344,7 +346,6 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     report: (): Report => {
       const known = new Set(added.map(({ method, url }) => `${method} ${url}`))
       const unseen = listRoutes(app)
-        .filter(({ url }) => !url.endsWith(UNUSED_PATH))
         .flatMap(({ methods, url }) =>
           methods
             .filter(method => !known.has(`${method} ${url}`))
@@ -407,7 +408,6 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
   }
 }
 
-const UNUSED_PATH = '/own/upgrade'
 /** What the gateway shares with the gate that it runs: one client, one binding, one reading of each request. */
 export interface Inside {
   readonly client: Client

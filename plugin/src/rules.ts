@@ -13,9 +13,6 @@ export interface Rule {
 /** What the plugin's own routes declare. Compared by identity, so no console can declare it by accident. */
 export const OWN_ROUTE: RouteRule = Object.freeze({ public: true })
 
-/** What a route declares that answers to nobody: upgrades went that way once. */
-export const UPGRADE_ROUTE: RouteRule = Object.freeze({})
-
 export type Ruled = Rule | { readonly refused: string }
 
 const GATED: Rule = { rule: 'gated', stepUp: null }

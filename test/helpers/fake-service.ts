@@ -58,7 +58,8 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
     /** Awaited before a question is answered, after its answer was made. */
     beforeAnswer: async (): Promise<void> => {},
     page: undefined as ((request: Seen, response: ServerResponse) => boolean) | undefined,
-    age: 0
+    /** Seconds that a verified login has left. */
+    expiresIn: 86_400
   }
 
   const key = (by: By): string => `${by.session}\n${by.browser}\n${by.subject}`
@@ -100,7 +101,7 @@ export async function startFakeService (t: Teardown, options: { readonly heartbe
           : 'verification_required'
     return {
       status,
-      login: good ? { expires_in: 86_400 } : null,
+      login: good ? { expires_in: state.expiresIn } : null,
       step_up:
         good && record.stepUpAt !== null
           ? { age: Math.floor((Date.now() - record.stepUpAt) / 1000), factor: 'totp' }

@@ -506,6 +506,38 @@ t.test('a console that rotates its session id keeps what was passed', async t =>
   t.equal((await raw(console.port, lines('GET', '/protected', [cookies('ann.1', BROWSER)]))).status, 401)
 })
 
+t.test('a rotated id is of the kind that the request shows, or of the one that is named where it shows none', async t => {
+  const { fake, console } = await both(t, {
+    postern: {
+      identify: request => {
+        const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1]
+        return token === undefined ? null : { subject: token.split('.')[0] ?? '', session: token, kind: 'bearer' }
+      },
+      credentials: { headers: ['authorization'] }
+    },
+    after: app => {
+      app.post('/refresh/:from/:to', async (request, reply) => {
+        const { from, to, kind } = { kind: undefined, ...Object(request.params), ...Object(request.query) }
+        await reply.posternRotate(from, to, kind === undefined ? undefined : { kind })
+        return {}
+      })
+    }
+  })
+  const ask = async (method: string, path: string, token?: string): Promise<number> => {
+    const headers = [...(token === undefined ? [] : [`Authorization: Bearer ${token}`]), `Cookie: ${bindingName()}=${BROWSER}`]
+    return (await raw(console.port, lines(method, path, headers))).status
+  }
+  makeVerified(fake, 'ann.1', BROWSER, undefined, 'bearer')
+  t.equal(await ask('POST', '/refresh/ann.1/ann.2', 'ann.1'), 200)
+  t.equal(await ask('GET', '/protected', 'ann.2'), 200, 'the kind of this request')
+  t.equal(await ask('POST', '/refresh/ann.2/ann.3'), 200)
+  t.equal(await ask('GET', '/protected', 'ann.3'), 401, 'a request that shows no login says nothing of the kind')
+  t.equal(await ask('GET', '/protected', 'ann.2'), 200)
+  t.equal(await ask('POST', '/refresh/ann.2/ann.4?kind=bearer'), 200)
+  t.equal(await ask('GET', '/protected', 'ann.4'), 200, 'a kind that is named')
+  t.equal(await ask('GET', '/protected', 'ann.2'), 401)
+})
+
 t.test('an identify that throws, says nothing or says nonsense refuses', async t => {
   for (const answer of [
     () => {
