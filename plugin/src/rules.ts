@@ -63,7 +63,10 @@ export function createRules (settings: Pick<Settings, 'stepUpPatterns' | 'public
 
   function ofTarget (method: string, target: string): Ruled {
     const canonical = canonicalTarget(target)
-    return 'refused' in canonical ? canonical : (byPattern(method, canonical.path) ?? GATED)
+    if ('refused' in canonical) return canonical
+    const rule = byPattern(method, canonical.path) ?? GATED
+    // Byte for byte, as it came: a handler that does not decode reads another path.
+    return rule === PUBLIC && canonical.path !== pathOf(target) ? GATED : rule
   }
 
   // Whoever takes an upgrade reads the path anew and knows nothing of routes: none is open but by a pattern, and what

@@ -18,8 +18,49 @@ const piece = fc.oneof(
   fc.string({ maxLength: 4 }),
   fc.nat(255).map(code => `%${code.toString(16).padStart(2, '0')}`)
 )
-const target = fc.array(fc.tuple(fc.constantFrom('/', '/', '/', '//', '\\', ''), piece), { minLength: 1, maxLength: 5 })
+const wild = fc.array(fc.tuple(fc.constantFrom('/', '/', '/', '//', '\\', ''), piece), { minLength: 1, maxLength: 5 })
   .map(parts => `/${parts.map(([slash, text]) => slash + text).join('')}`)
+
+// What a console is really asked for, spelled as somebody might who wants it read otherwise: other cases, escapes,
+// dots, suffixes. Most of it is accepted, so that gate and router have something to agree on.
+const word = fc.oneof(
+  { weight: 4, arbitrary: fc.constantFrom('settings', 'settings', 'pages', 'files', 'open', 'items', 'setting', 'settingsx') },
+  { weight: 1, arbitrary: fc.stringMatching(/^[A-Za-z0-9_~-]{1,8}$/) },
+  { weight: 1, arbitrary: fc.constantFrom('a.b', '...', '.well-known', 'a..b', 'a%20b', '%c3%a9', '%E4%BD%A0', 'x@y', 'a:b', "o'x", '$', '!', '(1)', 'a,b', 'a=b', 'a&b', '*') }
+)
+const escaped = (letter: string): string => `%${letter.charCodeAt(0).toString(16)}`
+const SPELLINGS: readonly ((letter: string) => string)[] = [
+  letter => letter.toUpperCase(),
+  escaped,
+  letter => escaped(letter).toUpperCase(),
+  letter => escaped(letter.toUpperCase())
+]
+const spelled = fc.tuple(word, fc.array(fc.tuple(fc.nat(7), fc.constantFrom(...SPELLINGS)), { maxLength: 3 }))
+  .map(([text, changes]) => {
+    const letters = /[%]/.test(text) ? [text] : [...text]
+    for (const [at, spell] of changes) {
+      const letter = letters[at]
+      if (letter !== undefined && /^[A-Za-z]$/.test(letter)) letters[at] = spell(letter)
+    }
+    return letters.join('')
+  })
+/** Mostly nothing, sometimes what belongs there, seldom what is refused. */
+const ending = (good: readonly string[], bad: readonly string[]): fc.Arbitrary<string> => fc.oneof(
+  { weight: 12, arbitrary: fc.constant('') },
+  { weight: 3, arbitrary: fc.constantFrom(...good) },
+  { weight: 1, arbitrary: fc.constantFrom(...bad) }
+)
+const segment = fc.tuple(spelled, ending(['.json', '.', '~', '+', '%7e'], ['%20', '%09', ';x', '%3b', '%2f']))
+  .map(parts => parts.join(''))
+const plausible = fc.tuple(
+  fc.array(segment, { minLength: 1, maxLength: 3 }),
+  ending(['/'], ['//', '/.', '/..', '/%2e']),
+  ending(['?', '?x=1', '?a=/../settings', '?a;b', '?%2f..%2f'], ['?#', '#', '?\\'])
+).map(([segments, end, query]) => `/${segments.join('/')}${end}${query}`)
+const target = fc.oneof({ weight: 3, arbitrary: plausible }, { weight: 1, arbitrary: wild })
+
+/** At least so many of the paths must be accepted, or the properties hold for nothing. */
+const FLOOR = 0.25
 
 t.test('a path that the gate accepts has one reading, and is that of every habit', async t => {
   let accepted = 0
@@ -36,7 +77,8 @@ t.test('a path that the gate accepts has one reading, and is that of every habit
       if ((read === '/settings' || read.startsWith('/settings/')) && !loose.test(canonical.path)) throw new Error(`${text} is read as ${read}`)
     }
   }), { numRuns: 5_000 })
-  t.ok(accepted > 50, `${accepted} of 5000 accepted`)
+  t.ok(accepted > 5_000 * FLOOR, `${accepted} of 5000 accepted`)
+  t.comment(`${accepted} of 5000 paths accepted`)
 })
 
 t.test('what is kept to return to never leaves the origin', async t => {
@@ -99,22 +141,29 @@ t.test('two ways to show a login are refused, however the second is spelled; our
   t.pass('none passed')
 })
 
-t.test('router and gate agree on every target: no handler of a sensitive route runs without a step-up', async t => {
+t.test('router and gate agree on every target: no handler of a sensitive route runs without a step-up, and what is public is so for every reader', async t => {
   // What the router matches decides, whatever it folds; nothing but the rule of the route that runs may count.
   const { createRules } = await import('../../plugin/src/rules.ts')
   const { pattern: compile } = await import('../../plugin/src/path.ts')
-  const rules = createRules({ stepUpPatterns: [{ ...compile('/pages/settings', 'loose'), maxAge: 300 }], publicPatterns: [] })
+  const rules = createRules({ stepUpPatterns: [{ ...compile('/pages/settings', 'loose'), maxAge: 300 }], publicPatterns: [compile('/files/open', 'exact')] })
   for (const routerOptions of [{}, { caseSensitive: false, ignoreTrailingSlash: true, ignoreDuplicateSlashes: true }]) {
     const app = Fastify({ routerOptions })
     let wrong: string | undefined
-    let ran = 0
+    let accepted = 0
+    const seen = { sensitive: 0, open: 0 }
     const check = (sensitive: (url: string) => boolean) => async (
       request: Parameters<typeof rules.of>[0]
     ): Promise<object> => {
-      ran++
       const url = request.raw.url ?? ''
       const rule = rules.of(request, url, false)
-      if (!('refused' in rule) && rule.stepUp === null && sensitive(url)) wrong = url
+      if ('refused' in rule) return {}
+      accepted++
+      const must = sensitive(url)
+      seen.sensitive += Number(must)
+      seen.open += Number(rule.rule === 'public')
+      if (must && rule.stepUp === null) wrong = `${url} needs no step-up`
+      const path = url.split('?')[0] ?? ''
+      if (rule.rule === 'public' && pathsOf({ url: path, headers: {} }).some(read => read !== '/files/open')) wrong = `${url} is public`
       return {}
     }
     app.get('/settings', { config: { postern: { stepUp: true } } }, check(() => true))
@@ -124,12 +173,18 @@ t.test('router and gate agree on every target: no handler of a sensitive route r
     })
     app.get('/*', check(url => pathsOf({ url, headers: {} }).some(read => read === '/pages/settings')))
     await app.ready()
-    await fc.assert(fc.asyncProperty(fc.constantFrom('', '/pages').chain(base => target.map(text => base + text)), async text => {
+    const based = fc.oneof(
+      { weight: 3, arbitrary: fc.constantFrom('', '/pages', '/files', '/pages/settings').chain(base => target.map(text => base + text)) },
+      { weight: 1, arbitrary: fc.tuple(fc.constantFrom('', '/pages', '/files'), spelled, ending(['/'], ['//'])).map(([base, text, end]) => `${base}/${text}${end}`) }
+    )
+    await fc.assert(fc.asyncProperty(based, async text => {
       if (/[^\x21-\x7e]/.test(text)) return
       await app.inject({ method: 'GET', url: text }).catch(() => {})
       if (wrong !== undefined) throw new Error(wrong)
-    }), { numRuns: 2_000 })
-    t.ok(ran > 500, `${ran} of 2000 reached a handler`)
+    }), { numRuns: 4_000 })
+    t.comment(`${accepted} of 4000 targets accepted, ${seen.sensitive} of them sensitive, ${seen.open} public`)
+    t.ok(accepted > 4_000 * FLOOR, `${accepted} of 4000 reached a handler and were accepted`)
+    t.ok(seen.sensitive > 20 && seen.open > 0, JSON.stringify(seen))
     await app.close()
   }
 })

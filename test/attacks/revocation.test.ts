@@ -137,7 +137,7 @@ async function lastLetIn (consoles: readonly Console[], who: Visitor, since: num
       const status = await visit(console, who)
       if (status === 200) last = began
       return status === 401 || status === 403
-    })
+    }, 4 * ALONE_MS)
     return last
   }))
   return Math.max(...each)

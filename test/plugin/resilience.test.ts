@@ -88,7 +88,10 @@ t.test('grace ends with the record, and with every end that this gate saw', asyn
 t.test('while the service is away everybody else is told when to come back, and nobody is sent in circles', async t => {
   for (const trouble of ['reset', 'unavailable', 'hang'] as const satisfies readonly Trouble[]) {
     const fake = await startFakeService(t)
-    const console = await startConsole(t, { service: { url: fake.url, tenantKey: fake.tenantKey }, postern: { timeoutMs: 300 } })
+    const console = await startConsole(t, {
+      service: { url: fake.url, tenantKey: fake.tenantKey },
+      postern: { timeoutMs: 300 }
+    })
     makeVerified(fake, 'ann.1', BROWSER, 1)
     const mine = cookies('ann.1', BROWSER)
     // What a gate learnt before it hears the stream is forgotten when the stream begins.
