@@ -189,10 +189,15 @@ export function createChallenges ({
     return sent
   }
 
-  /** Refused without counting; whoever does not hold the challenge learns no more than that it is gone. */
-  const uncounted = async (ask: Ask, id: string, refused: 'malformed' | 'locked'): Promise<Looked> => ({
+  /** Refused without counting; whoever does not hold the challenge, or was reset since, learns only that it is gone. */
+  const uncounted = async (
+    ask: Ask,
+    state: SubjectState,
+    id: string,
+    refused: 'malformed' | 'locked'
+  ): Promise<Looked> => ({
     looked: 'refused',
-    verdict: (await pending.read(ask.by, id)) === undefined ? { verdict: 'gone' } : { verdict: refused }
+    verdict: (await pending.read(ask.by, id))?.slot.epoch === state.epoch ? { verdict: refused } : { verdict: 'gone' }
   })
 
   /** Takes an attempt, then looks. The order is the rule: nothing is compared before a failure is booked for it. */
@@ -201,11 +206,11 @@ export function createChallenges ({
       .map(factor => ({ factor, code: factor.normalise(typed) }))
       .filter(({ factor, code }) => factor.accepts.test(code))
     const first = offered[0]
-    if (first === undefined) return await uncounted(ask, id, 'malformed')
+    if (first === undefined) return await uncounted(ask, state, id, 'malformed')
     const candidates = offered.filter(({ factor }) => factor.budget === first.factor.budget)
     const { limits } = tenant.policy
     if (state.lockedAt !== null && candidates.every(({ factor }) => !factor.whileLocked)) {
-      return await uncounted(ask, id, 'locked')
+      return await uncounted(ask, state, id, 'locked')
     }
     const attempt = await attempts.take(tenant, ask, state, id, first.factor.budget, ['login', 'step_up'])
     if (attempt.attempt === 'refused') return { looked: 'refused', verdict: attempt.verdict }
