@@ -94,15 +94,35 @@ t.test('they install in an empty folder without running a script of any package'
 t.test('types resolve with moduleResolution nodenext and bundler, without skipping any library', async t => {
   writeFileSync(join(folder, 'use.ts'), `
     import fastify from 'fastify'
-    import postern, { type Identity, type PosternOptions, printedReport } from 'fastify-postern'
+    import postern, { type Identity, type PosternOptions, type PosternState, type RouteRule, printedReport } from 'fastify-postern'
     const identity: Identity = { subject: 'ada', session: 's', kind: 'cookie', email: null }
     const options: PosternOptions = { service: '', tenantKey: '', publicOrigin: '', identify: () => identity, credentials: { cookies: ['s'] } }
     const app = fastify()
     await app.register(postern, options)
-    app.get('/', { config: { postern: { stepUp: { maxAge: 0 } } } }, async (request, reply) => {
+    const rule = { config: { postern: { stepUp: { maxAge: 0, action: 'Rename it' } } } }
+    app.get('/', { config: { postern: { public: true } } }, async request => request.postern.status)
+    app.post('/save', { config: { postern: { stepUp: true } } }, async request => request.postern.stepUp?.age)
+    app.post('/rename', rule, async (request, reply) => {
       await reply.posternStepUp({ maxAge: 60 })
-      return request.postern
+      await reply.posternLogout()
+      const state: PosternState = request.postern
+      return state
     })
+    app.route({ method: 'PUT', url: '/all', config: { postern: { stepUp: { maxAge: 300 } } }, handler: async request => request.postern })
+    // @ts-expect-error -- a misspelt key
+    const open: RouteRule = { pubic: true }
+    // @ts-expect-error -- a misspelt key
+    app.post('/2', { config: { postern: { stepup: true } satisfies RouteRule } }, async () => '')
+    // @ts-expect-error -- it is named maxAge
+    app.post('/3', { config: { postern: { stepUp: { maxAgeSeconds: 60 } } satisfies RouteRule } }, async () => open)
+    // @ts-expect-error -- a number of seconds
+    app.post('/4', { config: { postern: { stepUp: { maxAge: '60' } } } }, async () => '')
+    // @ts-expect-error -- a word, not any text
+    app.get('/5', async request => request.postern.status === 'verifed')
+    // @ts-expect-error -- there is no such thing to know
+    app.get('/6', async request => request.postern.subject)
+    // @ts-expect-error -- it takes an object
+    app.get('/7', async (_request, reply) => await reply.posternStepUp(60))
     export const report: string = printedReport(app.posternReport())
     // @ts-expect-error -- an option that does not exist
     await app.register(postern, { ...options, colour: 'red' })

@@ -50,6 +50,9 @@ export function createRules (settings: Pick<Settings, 'stepUpPatterns' | 'public
     if (unknown.length > 0) { throw new Error(`postern cannot start: ${where} declares "${unknown[0]}", which is not "public" or "stepUp".`) }
     if (open !== undefined && typeof open !== 'boolean') { throw new Error(`postern cannot start: ${where} declares "public" as something else than true or false.`) }
     if (stepUp !== undefined && stepUp !== true && (typeof stepUp !== 'object' || stepUp === null)) { throw new Error(`postern cannot start: ${where} declares "stepUp" as something else than true or { maxAge }.`) }
+    // Types do not see it: a route's config takes any key. Another age than the one meant must not be asked for.
+    const stray = Object.keys(stepUp === undefined || stepUp === true ? {} : stepUp).find(key => key !== 'maxAge' && key !== 'action')
+    if (stray !== undefined) { throw new Error(`postern cannot start: ${where} declares "stepUp" with "${stray}", which is not "maxAge" or "action".`) }
     if (stepUp === undefined) return open === true ? PUBLIC : (byPattern(method, url) ?? GATED)
     if (open === true) throw new Error(`postern cannot start: ${where} is declared public and step-up at once.`)
     return {

@@ -108,6 +108,7 @@ t.test('a wrong declaration of a route stops the start and names the route', asy
   t.match(await declare({ public: 'yes' }), /declares "public" as something else/)
   t.match(await declare({ stepUp: false }), /declares "stepUp" as something else/)
   t.match(await declare({ stepUp: 300 }), /declares "stepUp" as something else/)
+  t.match(await declare({ stepUp: { maxAgeSeconds: 60 } }), /"stepUp" with "maxAgeSeconds", which is not "maxAge" or "action"/)
   t.match(await declare({ stepUp: { maxAge: 901 } }), /"maxAge" that is not a whole number/)
   t.match(await declare({ stepUp: true, public: true }), /public and step-up at once/)
   t.equal(await declare({ public: false }), '')
