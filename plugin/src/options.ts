@@ -43,7 +43,13 @@ export interface PosternOptions {
    * (default `Authorization: Bearer <token>`). The pages take it over once; without this they need a session cookie.
    */
   readonly tokenInScript?:
-    | { readonly key: string; readonly header?: string | undefined; readonly scheme?: string | undefined }
+    | {
+      readonly key: string
+      /** Further keys under which the console's pages want the same token. */
+      readonly copies?: readonly string[] | undefined
+      readonly header?: string | undefined
+      readonly scheme?: string | undefined
+    }
     | undefined
   /** Plain HTTP off loopback: the binding is a cookie that anybody on the network can read. Warns at every start. */
   readonly insecureCookies?: boolean | undefined
@@ -87,7 +93,9 @@ export interface Settings {
   readonly cookies: readonly string[]
   readonly headers: readonly string[]
   readonly query: readonly string[]
-  readonly tokenInScript: { readonly key: string; readonly header: string; readonly scheme: string } | undefined
+  readonly tokenInScript:
+    | { readonly key: string; readonly copies: readonly string[]; readonly header: string; readonly scheme: string }
+    | undefined
   readonly insecureCookies: boolean
   readonly mode: Mode
   readonly stepUpPatterns: readonly StepUpPattern[]
@@ -205,7 +213,7 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
     cookies,
     headers: token === undefined ? headers : [...new Set([...headers, header])],
     query,
-    tokenInScript: token === undefined ? undefined : { key: token.key, header, scheme },
+    tokenInScript: token === undefined ? undefined : { key: token.key, copies: token.copies ?? [], header, scheme },
     insecureCookies,
     mode,
     stepUpPatterns,

@@ -12,28 +12,37 @@ export interface PageCookie {
   readonly name: string
   /** Who was logged in when the cookie was given; undefined where it is absent, old, foreign or sent twice. */
   readonly read: (request: FastifyRequest) => LoggedIn | undefined
-  /** The challenge that a held login waits for, where the cookie was given with one. */
-  readonly challenge: (request: FastifyRequest) => string | undefined
+  /** The page below the prefix that the next document is, where the cookie was given with one. */
+  readonly next: (request: FastifyRequest) => string | undefined
+  /** The console's pages dropped their token and are to get it back. */
+  readonly putBack: (request: FastifyRequest) => boolean
   /** A Set-Cookie header. */
-  readonly cookie: (identity: LoggedIn, challenge?: string) => string
+  readonly cookie: (identity: LoggedIn, goesOn?: GoesOn) => string
+  /** The same cookie for another while, without its page; undefined where there is none. */
+  readonly renewed: (request: FastifyRequest) => string | undefined
+  readonly cleared: string
+}
+
+export interface GoesOn {
+  readonly next?: string | undefined
+  readonly putBack?: true | undefined
 }
 
 export interface PageCookieParts {
   readonly tenant: string
   /** Replicas share it, so they read one another's cookies. */
   readonly tenantKey: string
-  readonly prefix: string
   readonly insecure: boolean
   /** Epoch milliseconds. */
   readonly today: Clock
 }
 
-export function createPageCookie ({ tenant, tenantKey, prefix, insecure, today }: PageCookieParts): PageCookie {
+export function createPageCookie ({ tenant, tenantKey, insecure, today }: PageCookieParts): PageCookie {
   const suffix = createHash('sha256').update(tenant).digest('hex').slice(0, 8)
   const name = `${insecure ? '' : '__Host-'}postern-page-${suffix}`
   const key = Buffer.from(hkdfSync('sha256', tenantKey, '', 'postern page cookie', 32))
-  // `__Host-` is only taken with the path `/`; the value is read below the prefix alone.
-  const attributes = `; Path=${insecure ? prefix : '/'}; ${insecure ? '' : 'Secure; '}HttpOnly; SameSite=Lax; Max-Age=${LIFETIME_SECONDS}`
+  // `__Host-` is only taken with the path `/`, and a gateway reads it on the console's documents too.
+  const attributes = `; Path=/; ${insecure ? '' : 'Secure; '}HttpOnly; SameSite=Lax; Max-Age=`
 
   function open (value: string): Sealed | undefined {
     const bytes = Buffer.from(value, 'base64url')
@@ -57,27 +66,37 @@ export function createPageCookie ({ tenant, tenantKey, prefix, insecure, today }
     return only === undefined || values.length > 1 ? undefined : open(only.slice(name.length + 1))
   }
 
+  function cookie (
+    { subject, session, kind, email, displayName, locale }: LoggedIn,
+    { next, putBack }: GoesOn = {}
+  ): string {
+    const identity = { subject, session, kind, email, displayName, locale }
+    const sealed: Sealed = { until: today() + LIFETIME_SECONDS * 1000, identity, next, putBack }
+    const nonce = randomBytes(12)
+    const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: 16 })
+    cipher.setAAD(Buffer.from(name))
+    const text = Buffer.concat([cipher.update(JSON.stringify(sealed), 'utf8'), cipher.final()])
+    const value = Buffer.concat([nonce, cipher.getAuthTag(), text]).toString('base64url')
+    if (value.length > LONGEST) throw new RangeError('postern: what "identify" returned is too long for a cookie')
+    return `${name}=${value}${attributes}${LIFETIME_SECONDS}`
+  }
+
   return {
     name,
     read: request => sealedIn(request)?.identity,
-    challenge: request => sealedIn(request)?.challenge,
-    cookie: ({ subject, session, kind, email, displayName, locale }, challenge) => {
-      const identity = { subject, session, kind, email, displayName, locale }
-      const sealed: Sealed = { until: today() + LIFETIME_SECONDS * 1000, identity, challenge }
-      const nonce = randomBytes(12)
-      const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: 16 })
-      cipher.setAAD(Buffer.from(name))
-      const text = Buffer.concat([cipher.update(JSON.stringify(sealed), 'utf8'), cipher.final()])
-      const value = Buffer.concat([nonce, cipher.getAuthTag(), text]).toString('base64url')
-      if (value.length > LONGEST) throw new RangeError('postern: what "identify" returned is too long for a cookie')
-      return `${name}=${value}${attributes}`
-    }
+    next: request => sealedIn(request)?.next,
+    putBack: request => sealedIn(request)?.putBack === true,
+    cookie,
+    renewed: request => {
+      const sealed = sealedIn(request)
+      return sealed === undefined ? undefined : cookie(sealed.identity, { putBack: sealed.putBack })
+    },
+    cleared: `${name}=${attributes}0`
   }
 }
 
 // What only we can have sealed; a token's exemption never travels in it.
-interface Sealed {
+interface Sealed extends GoesOn {
   readonly until: number
   readonly identity: LoggedIn
-  readonly challenge?: string | undefined
 }

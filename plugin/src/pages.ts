@@ -182,13 +182,15 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     const { answer } = asked
     const held = answer.headers.get('postern-bind') === 'next' ? next : value
     if (!asset) void reply.header('set-cookie', binding.cookie(held))
-    if (byCookie && !asset && who !== undefined) void reply.header('set-cookie', pageCookie.cookie(who.identity))
+    const renewed = byCookie && !asset ? pageCookie.renewed(request) : undefined
+    if (renewed !== undefined) void reply.header('set-cookie', renewed)
     if (who !== undefined && held === next && rest.startsWith('verify/')) {
       const released = await heldAnswer(request, who, rest.slice('verify/'.length), browserName(next))
       // The session of a held login is in its answer, and only now the browser's.
       for (const cookie of headersOf(released ?? { headers: [] }, 'set-cookie')) void reply.header('set-cookie', cookie)
-      if (released !== undefined && settings.tokenInScript !== undefined && answer.headers.get('location') !== null) {
-        const to = returnPath(answer.headers.get('location') ?? '/')
+      if (released !== undefined && settings.tokenInScript !== undefined) {
+        // Where the service has something to say first, the settings page says it as well.
+        const to = returnPath(answer.headers.get('location') ?? `${prefix}/settings`)
         const { session } = who.identity
         answering.page(reply, 200, pages.release(answering.seen(request, passage), settings.tokenInScript, session, to))
         return reply

@@ -255,6 +255,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     assurances,
     binding,
     pageCookie,
+    tokenInScript: settings.tokenInScript,
     answering,
     about,
     pages,
@@ -414,6 +415,7 @@ export interface Inside {
   readonly assurances: Assurances
   readonly binding: Binding
   readonly pageCookie: PageCookie
+  readonly tokenInScript: Settings['tokenInScript']
   readonly answering: Answering
   readonly about: (request: FastifyRequest, who: Who) => About
   readonly pages: OwnPages

@@ -49,12 +49,13 @@ export async function served (service: Service): Promise<string> {
 
 export async function startGateway (
   t: Teardown,
-  { upstream, service, key, preset, env = {} }: {
+  { upstream, service, key, preset, env = {}, port = 0 }: {
     readonly upstream: string
     readonly service: string
     readonly key: string
     readonly preset: string
     readonly env?: Readonly<Record<string, string>>
+    readonly port?: number
   }
 ) {
   const config = readConfig({
@@ -68,7 +69,7 @@ export async function startGateway (
     ...env
   }, PRESETS)
   const app = await createGateway(config, { now: () => performance.now(), today: () => Date.now() })
-  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  const url = await app.listen({ host: '127.0.0.1', port })
   t.teardown(async () => {
     app.server.closeAllConnections()
     await app.close()

@@ -74,7 +74,7 @@ t.test('a token handed over once opens the pages, and only the pages', async t =
 
 t.test('a sealed cookie that is old, changed, doubled or of another tenant stands for nobody', async t => {
   let now = 0
-  const parts = { tenant: 't1', tenantKey: 'pk_t1_a_secret', prefix: '/2fa', insecure: false, today: () => now }
+  const parts = { tenant: 't1', tenantKey: 'pk_t1_a_secret', insecure: false, today: () => now }
   const cookie = createPageCookie(parts)
   const value = cookie.cookie({ subject: 'ann', session: 's', kind: 'bearer', exempt: 'sso' }).split(';')[0] ?? ''
   const read = (header: string, by = cookie) => by.read({ headers: { cookie: header } } as never)

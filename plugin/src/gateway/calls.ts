@@ -53,6 +53,12 @@ export function textAt (value: unknown, path: string): string | undefined {
   return typeof found === 'string' && found !== '' ? found : undefined
 }
 
+/** The value of a cookie as it came; the gate has refused a request that sends it twice. */
+export function cookieIn (request: FastifyRequest, name: string): string | undefined {
+  const pair = (request.headers.cookie ?? '').split(';').map(one => one.trim()).find(one => one.startsWith(`${name}=`))
+  return pair?.slice(name.length + 1)
+}
+
 export function jsonReply (status: number, body: unknown): Reply {
   return { status, headers: { 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' }, body: JSON.stringify(body) }
 }

@@ -76,12 +76,12 @@ export function createHolding ({ inside, seal, prefix, publicOrigin }: {
       if (opened.outcome === 'problem') {
         const { code, retryAfter = 30 } = opened.problem
         if (code !== 'enrolment_required') return { asked: 'unavailable', retryAfter, code }
-        if (login.ask === 'page') void reply.header('set-cookie', pageCookie.cookie(identity))
+        if (login.ask === 'page') void reply.header('set-cookie', pageCookie.cookie(identity, { next: 'enrol' }))
         return { asked: 'enrol', enrolUrl: `${publicOrigin}${prefix}/enrol` }
       }
       if (opened.answer.status !== 'open') return { asked: 'released' }
       const { challenge } = opened.answer
-      if (login.ask === 'page') void reply.header('set-cookie', pageCookie.cookie(identity, challenge.id))
+      if (login.ask === 'page') void reply.header('set-cookie', pageCookie.cookie(identity, { next: `verify/${challenge.id}` }))
       const { kind, session } = identity
       const ticket: Ticket = { challenge: challenge.id, by, device, identity: { kind, session } }
       return {

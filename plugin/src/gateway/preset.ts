@@ -61,7 +61,13 @@ export interface ConsoleKnown {
   }
   /** Where a single-page console keeps its token, if it does. */
   readonly tokenInScript?:
-    | { readonly key: string; readonly header?: string | undefined; readonly scheme?: string | undefined }
+    | {
+      readonly key: string
+      /** Further keys under which its pages want the same token. */
+      readonly copies?: readonly string[] | undefined
+      readonly header?: string | undefined
+      readonly scheme?: string | undefined
+    }
     | undefined
   readonly publicPatterns?: readonly string[]
   readonly stepUpPatterns?: readonly (string | { readonly pattern: string; readonly maxAge?: number | undefined })[]
@@ -74,7 +80,7 @@ export interface ConsoleKnown {
   /** Calls that log out: what the session passed ends. */
   readonly logoutPatterns?: readonly string[]
   /** How a refusal is put for this console's scripts; undefined: as a problem document. */
-  readonly denied?: ((request: FastifyRequest, denied: Denied) => Reply | undefined) | undefined
+  readonly denied?: ((request: FastifyRequest, denied: Denied) => DeniedReply | undefined) | undefined
   /** Hears of every request of somebody before it reaches the console, and once more with the head of the answer. */
   readonly passing?: ((request: FastifyRequest, answer?: AnswerHead) => void) | undefined
   /** The call that goes without the session cookie, so that the console makes a new session. */
@@ -97,6 +103,14 @@ export interface Reply {
   readonly status: number
   readonly headers?: Readonly<Record<string, string | string[]>>
   readonly body?: string | Buffer
+}
+
+export interface DeniedReply extends Reply {
+  /**
+   * The console's pages drop their token at this answer and load anew: the document that they ask for then is our page,
+   * and after it they get the token back.
+   */
+  readonly resume?: true
 }
 
 /** A call as it came: the body in memory, read as JSON or form where it is one. */

@@ -5,7 +5,8 @@ import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import { folded } from '../credentials.ts'
 import postern from '../index.ts'
-import { canonicalTarget, pattern, type Pattern } from '../path.ts'
+import type { Denied } from '../options.ts'
+import { canonicalTarget, pattern, returnPath, type Pattern } from '../path.ts'
 import { insideOf } from '../postern.ts'
 import { createUpstream, hasBody, type Answered, type Failed } from '../proxy/exchange.ts'
 import { requestHeaders, withoutParameters } from '../proxy/headers.ts'
@@ -76,9 +77,19 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     graceSeconds: config.graceSeconds,
     timeoutMs: config.timeoutMs,
     cacheSize: config.cacheSize,
-    denied: known.denied
+    denied: known.denied === undefined ? undefined : denied
   })
   const inside = insideOf(app)
+
+  function denied (request: FastifyRequest, { status, code, members }: Denied): Reply | undefined {
+    const said = known.denied?.(request, { status, code, members })
+    const identity = inside.passageOf(request.raw)?.who?.identity
+    if (said?.resume !== true || identity === undefined) return said
+    const { challenge } = members
+    const next = typeof challenge === 'string' ? `verify/${challenge}` : code === 'enrolment_required' ? 'enrol' : 'verify'
+    return { ...said, headers: { ...said.headers, 'set-cookie': inside.pageCookie.cookie(identity, { next, putBack: true }) } }
+  }
+
   const seal = createSeal(config.sealKeys, config.tenantKey)
   const holding = createHolding({ inside, seal, prefix: config.prefix, publicOrigin: config.publicOrigin })
   inside.releasedBy(holding.unsealed)
@@ -125,13 +136,22 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     const passage = inside.passageOf(raw)
     const identity = passage?.identity ?? null
     if (identity === null && isDocument(request) && inside.enforcing()) {
-      // A login that was held in this browser goes on at its page, once.
-      const challenge = inside.pageCookie.challenge(request)
-      const waiting = challenge === undefined ? undefined : inside.pageCookie.read(request)
-      if (challenge !== undefined && waiting !== undefined) {
-        return reply.code(303).headers({
-          location: `${config.prefix}/verify/${challenge}`, 'cache-control': 'no-store', 'set-cookie': inside.pageCookie.cookie(waiting)
-        }).send('')
+      // A login that was held in this browser, or a refusal there, goes on at its page, once.
+      const { pageCookie, answering } = inside
+      const next = pageCookie.next(request)
+      const renewed = next === undefined ? undefined : pageCookie.renewed(request)
+      if (renewed !== undefined) {
+        void reply.header('set-cookie', renewed)
+        answering.redirect(reply, `${config.prefix}/${next}`)
+        return reply
+      }
+      const waiting = pageCookie.putBack(request) ? pageCookie.read(request) : undefined
+      const { tokenInScript } = inside
+      if (waiting !== undefined && tokenInScript !== undefined) {
+        void reply.header('set-cookie', pageCookie.cleared)
+        const page = inside.pages.release(answering.seen(request), tokenInScript, waiting.session, returnPath(raw.url ?? '/'))
+        answering.page(reply, 200, page)
+        return reply
       }
     }
     const named = fits(method, path)

@@ -3,7 +3,8 @@
 
 import { headersOf } from '../proxy/exchange.ts'
 import { createIdentities } from '../gateway/identities.ts'
-import { jsonReply, objectIn, textAt } from '../gateway/calls.ts'
+import { cookieIn, jsonReply, objectIn, textAt } from '../gateway/calls.ts'
+import { createEmptySessions } from '../gateway/empty-sessions.ts'
 import type { ConsoleKnown, LoginCall, Preset, PresetParts } from '../gateway/preset.ts'
 import type { FastifyRequest } from 'fastify'
 import type { Identity } from '../model.ts'
@@ -33,9 +34,6 @@ export const generic: Preset = {
   create: parts => createGeneric(parts)
 }
 
-/** A session seen with nobody must not become somebody's: its id was known to whoever had it before. */
-const SEEN = 20_000
-
 function createGeneric ({ value, list, wrong, warn, call, now }: PresetParts): ConsoleKnown {
   const cookie = value('generic_cookie')
   const header = value('generic_token_header')
@@ -49,7 +47,7 @@ function createGeneric ({ value, list, wrong, warn, call, now }: PresetParts): C
   const key = value('generic_token_key')
   const subjectAt = value('generic_subject') ?? 'id'
   const identities = createIdentities({ now, keepMs: Number(value('generic_who_seconds') ?? '5') * 1000 })
-  const empty = new Map<string, true>()
+  const empty = createEmptySessions()
 
   async function ask (kind: 'cookie' | 'token', session: string): Promise<Identity | null> {
     const answer = await call({
@@ -62,12 +60,10 @@ function createGeneric ({ value, list, wrong, warn, call, now }: PresetParts): C
     const subject = textAt(said, subjectAt)
     if (subject === undefined) {
       if (kind === 'token') return null
-      if (empty.size >= SEEN) empty.clear()
-      empty.set(session, true)
+      empty.add(session)
       return { subject: null, session, kind }
     }
     if (kind === 'cookie' && empty.has(session)) {
-      // Session fixation: whoever knew the id before would share the login, and what it passed.
       warn('the console keeps its session id at login; such a session is nobody\'s here: set POSTERN_GATEWAY_GENERIC_FRESH_LOGIN')
       return null
     }
@@ -137,9 +133,4 @@ function tokenIn (request: FastifyRequest, header: string, scheme: string): stri
   const start = `${scheme} `
   // Another form is nobody's, and so refused: the console may be less strict.
   return text.slice(0, start.length).toLowerCase() === start.toLowerCase() && /^\S+$/.test(text.slice(start.length)) ? text.slice(start.length) : undefined
-}
-
-function cookieIn (request: FastifyRequest, name: string): string | undefined {
-  const pair = (request.headers.cookie ?? '').split(';').map(one => one.trim()).find(one => one.startsWith(`${name}=`))
-  return pair?.slice(name.length + 1)
 }

@@ -2,8 +2,10 @@
 
 import type { Preset } from '../gateway/preset.ts'
 import { generic } from './generic.ts'
+import { kingmo888 } from './kingmo888.ts'
+import { lejianwen } from './lejianwen.ts'
 import { rustdesk } from './rustdesk.ts'
 
-const ALL: readonly Preset[] = [generic, rustdesk]
+const ALL: readonly Preset[] = [generic, rustdesk, lejianwen, kingmo888]
 
 export const PRESETS: ReadonlyMap<string, Preset> = new Map(ALL.map(preset => [preset.name, preset]))

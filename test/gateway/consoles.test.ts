@@ -1,0 +1,337 @@
+// Web consoles behind their presets: servers and pages written from their wire formats, driven by Chromium, and the
+// tokens and sessions that they hand out tried without a code.
+
+import { createHash, randomBytes } from 'node:crypto'
+import { chromium } from 'playwright-core'
+import t from 'tap'
+import { bindingCookie, served, startGateway, startUpstream, wire } from '../helpers/gateway.ts'
+import { freePort } from '../helpers/redis.ts'
+import { startService, type StartOptions, type Teardown } from '../helpers/service.ts'
+import { tool } from '../helpers/tools.ts'
+
+type Body = Record<string, any> // eslint-disable-line @typescript-eslint/no-explicit-any -- read field by field
+
+/** The console's single page: hash routes, a token in storage, a toast for what went wrong, a reload at `code: 403`. */
+const LEJIANWEN_PAGE = `<!doctype html><title>console</title><p id="toast"></p><main></main><script>
+async function call (method, path, body) {
+  const token = localStorage.getItem('access_token')
+  const answer = await fetch('/api/admin' + path, { method, headers: { 'content-type': 'application/json', ...(token ? { 'api-token': token } : {}) }, body })
+  const said = await answer.json()
+  if (said.code === 0) return said.data
+  document.querySelector('#toast').textContent = said.message
+  if (said.code === 403) { localStorage.removeItem('access_token'); location.reload() }
+  throw new Error(said.message)
+}
+const main = document.querySelector('main')
+async function start () {
+  if (localStorage.getItem('access_token') === null) {
+    main.innerHTML = '<form><input id="username"><input id="password" type="password"><button>Log in</button></form>'
+    main.querySelector('form').onsubmit = async event => {
+      event.preventDefault()
+      const data = await call('POST', '/login', JSON.stringify({ username: username.value, password: password.value, platform: 'web' }))
+      for (const key of ['access_token', 'wc-option:local:access_token']) localStorage.setItem(key, data.token)
+      start()
+    }
+    return
+  }
+  const { username: name } = await call('GET', '/user/current')
+  main.innerHTML = '<h1>Hello ' + name + '</h1><button id="change">Change password</button><p id="saved"></p>'
+  change.onclick = async () => { await call('POST', '/user/changeCurPwd', JSON.stringify({ old_password: 'a', new_password: 'b' })); saved.textContent = 'changed' }
+}
+start().catch(() => {})
+</script>`
+
+async function startLejianwen (t: Teardown) {
+  const tokens = new Map<string, string>()
+  const upstream = await startUpstream(t, (request, response, body) => {
+    const json = (status: number, value: unknown): void => {
+      response.writeHead(status, { 'content-type': 'application/json; charset=utf-8' }).end(JSON.stringify(value))
+    }
+    const issued = (name: string): string => {
+      const token = createHash('md5').update(randomBytes(16)).digest('hex')
+      tokens.set(token, name)
+      return token
+    }
+    const payload = (name: string, token: string): void => {
+      json(200, { code: 0, message: 'success', data: { username: name, email: `${name}@console.example`, avatar: '', token, route_names: ['*'], nickname: '' } })
+    }
+    void body().then(text => {
+      const path = (request.url ?? '').split('?')[0] ?? ''
+      const client = tokens.get((request.headers.authorization ?? '').slice(7))
+      const admin = tokens.get(String(request.headers['api-token'] ?? ''))
+      const fields = (): Body => JSON.parse(text) as Body
+      if (path === '/') response.writeHead(302, { location: '/_admin/' }).end()
+      else if (path === '/_admin/') response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' }).end(LEJIANWEN_PAGE)
+      else if (path === '/api/admin/login' || path === '/api/login') {
+        const name = String(fields()['username']).toLowerCase().replaceAll(' ', '')
+        const right = fields()['password'] === `${name}-password`
+        if (path === '/api/login') {
+          if (right) json(200, { type: 'access_token', access_token: issued(name), user: { name, email: '', note: '', is_admin: false, status: 1, info: {} } })
+          else json(400, { error: 'UsernameOrPasswordError' })
+        } else if (right) payload(name, issued(name))
+        else json(200, { code: 101, message: 'UsernameOrPasswordError', data: null })
+      } else if (path === '/api/admin/user/register') payload(String(fields()['username']), issued(String(fields()['username'])))
+      else if (path === '/api/admin/oidc/auth-query') {
+        if (request.url?.includes('code=ready') === true) payload('sam', issued('sam'))
+        else json(200, { message: 'pending', error: 'No authed oidc is found' })
+      } else if (path === '/api/oidc/auth-query') {
+        json(200, { type: 'access_token', access_token: issued('sam'), user: { name: 'sam', info: {} } })
+      } else if (path.startsWith('/api/admin/')) {
+        if (admin === undefined) json(200, { code: 403, message: 'NeedLogin', data: null })
+        else if (path === '/api/admin/user/current') payload(admin, request.headers['x-swap'] === undefined ? String(request.headers['api-token']) : issued('alice'))
+        else json(200, { code: 0, message: 'success', data: { seen: path, user: admin } })
+      } else if (client === undefined) json(401, { error: 'Unauthorized' })
+      else if (path === '/api/currentUser') json(200, { name: client, email: '', is_admin: false })
+      else json(200, { seen: path, user: client })
+    })
+  })
+  const asked = new Set(['/api/currentUser'])
+  return { ...upstream, tokens, reached: () => upstream.hits.filter(hit => !asked.has(hit.url)).map(hit => `${hit.method} ${hit.url}`) }
+}
+
+async function behind <T extends { readonly url: string }> (
+  t: Teardown,
+  preset: string,
+  console: T,
+  { tenant = {}, env = {} }: { tenant?: StartOptions['tenant'], env?: Record<string, string> } = {}
+) {
+  const service = await startService(t, { tenant })
+  const port = await freePort()
+  const origin = `http://localhost:${port}`
+  const gateway = await startGateway(t, {
+    upstream: console.url,
+    service: await served(service),
+    key: service.keys.gate.key,
+    preset,
+    port,
+    env: { POSTERN_GATEWAY_PUBLIC_ORIGIN: origin, ...env }
+  })
+  return { console, service, gateway, origin }
+}
+
+async function visit (t: Teardown, origin: string) {
+  const browser = await chromium.launch({ executablePath: tool('chromium'), args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-dev-shm-usage'] })
+  t.teardown(async () => { await browser.close() })
+  const context = await browser.newContext({ baseURL: origin, locale: 'en-US' })
+  context.setDefaultTimeout(20_000)
+  return { context, page: await context.newPage() }
+}
+
+interface Got { readonly status: number, readonly body: Body, readonly headers: Headers }
+
+async function post (url: string, body: unknown, headers: Record<string, string> = {}): Promise<Got> {
+  const answer = await fetch(url, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: JSON.stringify(body) })
+  return { status: answer.status, body: await answer.json() as Body, headers: answer.headers }
+}
+
+t.setTimeout(300_000)
+
+t.test('lejianwen: the web login goes over our page and comes back with its token; a settings call asks again', { timeout: 120_000 }, async t => {
+  const console = await startLejianwen(t)
+  const { service, origin } = await behind(t, 'lejianwen', console)
+  const { key } = await service.enrol(wire('alice', 'bearer', 'elsewhere', 'x'))
+  const { page } = await visit(t, origin)
+  await page.goto('/_admin/#/login')
+  await page.locator('#username').fill('Alice')
+  await page.locator('#password').fill('alice-password')
+  await page.getByRole('button', { name: 'Log in' }).click()
+  await page.waitForURL(/\/2fa\/verify\//)
+  t.equal(await page.evaluate('localStorage.length'), 0, 'no token before the code')
+  service.nextStep()
+  await page.locator('#code').fill(service.code(key))
+  await page.getByRole('button', { name: /Verify/ }).click()
+  // A notice that could not be mailed is said first, and where else than on the settings page.
+  await page.waitForURL(/\/2fa\/settings$/)
+  await page.goto('/_admin/')
+  await page.getByRole('heading', { name: 'Hello alice' }).waitFor()
+  const token = await page.evaluate<string>('localStorage.getItem("access_token")')
+  t.equal(await page.evaluate('localStorage.getItem("wc-option:local:access_token")'), token)
+  t.equal(console.tokens.get(token), 'alice')
+
+  service.advance(1_000_000)
+  await page.getByRole('button', { name: 'Change password' }).click()
+  await page.waitForURL(/\/2fa\/verify\//)
+  t.notOk(console.reached().includes('POST /api/admin/user/changeCurPwd'), 'not before the code')
+  service.nextStep()
+  await page.locator('#code').fill(service.code(key))
+  await page.getByRole('button', { name: /Verify/ }).click()
+  await page.getByRole('link', { name: 'Continue' }).click()
+  await page.getByRole('heading', { name: 'Hello alice' }).waitFor()
+  t.equal(await page.evaluate('localStorage.getItem("access_token")'), token, 'the token is back')
+  await page.getByRole('button', { name: 'Change password' }).click()
+  await page.getByText('changed').waitFor()
+  t.ok(console.reached().includes('POST /api/admin/user/changeCurPwd'))
+
+  await page.goto('/2fa/settings')
+  await page.getByRole('heading', { name: /Two-factor/i }).first().waitFor()
+  t.match(await page.locator('main').innerText(), /Enabled/, 'the settings page knows whose token it is')
+})
+
+t.test('lejianwen: none of the calls that hand out a token does so without a code, and no token opens anything', { timeout: 120_000 }, async t => {
+  const console = await startLejianwen(t)
+  const { service, gateway } = await behind(t, 'lejianwen', console)
+  for (const name of ['alice', 'sam']) await service.enrol(wire(name, 'bearer', `elsewhere ${name}`, 'x'))
+  const calls: readonly (readonly [string, string, unknown?])[] = [
+    ['POST', '/api/login', { username: 'alice', password: 'alice-password', id: '1', uuid: 'u' }],
+    ['POST', '/api/admin/login', { username: 'Alice ', password: 'alice-password' }],
+    ['POST', '/api/admin/user/register', { username: 'alice', password: 'x', confirm_password: 'x' }],
+    ['GET', '/api/oidc/auth-query?code=ready&id=1&uuid=u'],
+    ['GET', '/api/admin/oidc/auth-query?code=ready&uuid=']
+  ]
+  for (const [method, path, body] of calls) {
+    const before = console.tokens.size
+    const answer = await fetch(gateway.url + path, { method, headers: { 'content-type': 'application/json' }, ...(body === undefined ? {} : { body: JSON.stringify(body) }) })
+    const text = await answer.text()
+    t.equal(answer.status, 200, path)
+    t.equal(console.tokens.size, before + 1, `${path}: the console did log in`)
+    const token = [...console.tokens.keys()].at(-1) ?? ''
+    t.notMatch(text, token, `${path}: and nobody has the token`)
+    const said = JSON.parse(text) as Body
+    t.match(path.startsWith('/api/admin') ? said['code'] : said['type'], path.startsWith('/api/admin') ? 403 : 'email_check', path)
+    t.equal(/api\/admin/.test(path), answer.headers.getSetCookie().some(cookie => cookie.startsWith('__Host-postern-page-')), `${path}: a browser goes on at our page`)
+  }
+  t.match(await (await fetch(`${gateway.url}/api/admin/oidc/auth-query?code=wait`)).json(), { error: 'No authed oidc is found' })
+  t.match((await post(`${gateway.url}/api/admin/login`, { username: 'alice', password: 'no' })).body, { code: 101 }, 'the console\'s own refusal')
+
+  const token = [...console.tokens].find(([, name]) => name === 'alice')?.[0] ?? ''
+  const before = console.reached().length
+  for (const headers of [{ 'api-token': token }, { API_Token: token }, { authorization: `Bearer ${token}` }, { authorization: `1234567${token}` }, { 'api-token': ` ${token}` }, { 'api-token': token, authorization: `Bearer ${token}` }]) {
+    for (const path of ['/api/admin/user/current', '/api/admin/user_token/list', '/api/ab', '/API/admin/user/current', '//api/admin/user/current', '/api/admin/%75ser/current', '/api/admin/peer/list?api-token=x', `/api/admin/user/current?api-token=${token}`]) {
+      const answer = await fetch(gateway.url + path, { headers })
+      const text = await answer.text()
+      if (answer.status === 200 && !/"code":(?:403|101)/.test(text)) t.fail(`${path} with ${JSON.stringify(headers)}: ${text}`)
+    }
+  }
+  t.same(console.reached().slice(before), [], 'nothing reached the console')
+  const refusal = await fetch(`${gateway.url}/api/admin/user/current`, { headers: { 'api-token': token } })
+  t.match(await refusal.json(), { code: 403, data: null }, 'in the words at which its page logs in again')
+})
+
+t.test('lejianwen: who must enrol is brought to the page where that is done', { timeout: 120_000 }, async t => {
+  const console = await startLejianwen(t)
+  const { origin } = await behind(t, 'lejianwen', console, { tenant: { require: 'everyone' } })
+  const { page } = await visit(t, origin)
+  await page.goto('/_admin/')
+  await page.locator('#username').fill('plain')
+  await page.locator('#password').fill('plain-password')
+  await page.getByRole('button', { name: 'Log in' }).click()
+  await page.waitForURL(/\/2fa\/(?:enrol|settings)/)
+  t.match(await page.locator('main').innerText(), /authenticator/i)
+})
+
+t.test('lejianwen: another user\'s token in the answer of who-am-I is a login like any other', { timeout: 120_000 }, async t => {
+  const console = await startLejianwen(t)
+  const { service, gateway } = await behind(t, 'lejianwen', console)
+  const own = 'a'.repeat(32)
+  console.tokens.set(own, 'plain')
+  t.match(await (await fetch(`${gateway.url}/api/admin/user/current`, { headers: { 'api-token': own, cookie: bindingCookie('x') } })).json(), { code: 0, data: { username: 'plain', token: own } }, 'its own is echoed')
+  await service.enrol(wire('alice', 'bearer', 'elsewhere', 'x'))
+  const swapped = await (await fetch(`${gateway.url}/api/admin/user/current`, { headers: { 'api-token': own, 'x-swap': '1' } })).text()
+  t.match(JSON.parse(swapped), { code: 403, data: null })
+  t.notMatch(swapped, [...console.tokens.keys()].at(-1) ?? '')
+})
+
+const DJANGO_LOGIN = `<!doctype html><title>login</title><form><input id="account"><input id="password" type="password"><button>Log in</button></form><script>
+document.querySelector('form').onsubmit = async event => {
+  event.preventDefault()
+  const answer = await fetch('/api/user_action?action=login', { method: 'POST', body: new URLSearchParams({ account: account.value, password: password.value }) })
+  const said = await answer.json()
+  if (said.code === 1) location.href = said.url
+}
+</script>`
+
+async function startKingmo888 (t: Teardown) {
+  const sessions = new Map<string, string>()
+  const tokens = new Map<string, string>()
+  const upstream = await startUpstream(t, (request, response, body) => {
+    const json = (value: unknown, headers: Record<string, string> = {}): void => {
+      response.writeHead(200, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(value))
+    }
+    const issued = (name: string): Record<string, string> => {
+      const session = randomBytes(16).toString('hex')
+      sessions.set(session, name)
+      return { 'set-cookie': `sessionid=${session}; HttpOnly; Path=/; SameSite=Lax` }
+    }
+    void body().then(text => {
+      const url = new URL(request.url ?? '/', 'http://console')
+      const user = sessions.get(/(?:^|; )sessionid=(\w+)/.exec(request.headers.cookie ?? '')?.[1] ?? '')
+      const client = tokens.get((request.headers.authorization ?? '').split('Bearer ').at(-1) ?? '')
+      const form = new URLSearchParams(text)
+      // A database that folds case, as MySQL does.
+      const name = (form.get('account') ?? form.get('username') ?? '').toLowerCase()
+      if (url.pathname === '/api/user_action' && request.method === 'GET') response.writeHead(200, { 'content-type': 'text/html' }).end(DJANGO_LOGIN)
+      else if (url.pathname === '/api/user_action') {
+        if (form.get('password') === `${name}-password`) json({ code: 1, url: '/api/work' }, issued(name))
+        else json({ code: 0, msg: 'wrong' })
+      } else if (url.pathname === '/admin/login/') {
+        if (form.get('password') === `${name}-password`) response.writeHead(302, { location: '/admin/', ...issued(name) }).end()
+        else response.writeHead(200, { 'content-type': 'text/html' }).end('wrong')
+      } else if (/^\/api\/login/.test(url.pathname)) {
+        const { username, password } = JSON.parse(text) as Body
+        if (password !== `${username}-password`) { json({ error: 'wrong' }); return }
+        const token = randomBytes(16).toString('hex')
+        tokens.set(token, String(username))
+        json({ access_token: token, type: 'access_token', user: { name: username } })
+      } else if (url.pathname === '/api/currentUser') json(client === undefined ? {} : { type: 'access_token', name: client })
+      else if (url.pathname.startsWith('/api/ab')) json({ user: client })
+      else if (user === undefined) response.writeHead(302, { location: '/api/user_action?action=login' }).end()
+      else response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' }).end(`<!doctype html><h1>${url.pathname}</h1><div>设备统计 - 【用户名:${user.replace('&', '&amp;')}】</div>`)
+    })
+  })
+  return { ...upstream, sessions, tokens }
+}
+
+t.test('kingmo888: the web login withholds its session, goes over our page and ends at home', { timeout: 120_000 }, async t => {
+  const console = await startKingmo888(t)
+  const { service, origin } = await behind(t, 'kingmo888', console)
+  const { key } = await service.enrol(wire('alice', 'cookie', 'elsewhere', 'x'))
+  const { page, context } = await visit(t, origin)
+  await page.goto('/api/user_action?action=login')
+  await page.locator('#account').fill('ALICE')
+  await page.locator('#password').fill('alice-password')
+  await page.getByRole('button', { name: 'Log in' }).click()
+  await page.waitForURL(/\/2fa\/verify\//)
+  t.notOk((await context.cookies()).some(one => one.name === 'sessionid'), 'no session before the code')
+  service.nextStep()
+  await page.locator('#code').fill(service.code(key))
+  await page.getByRole('button', { name: /Verify/ }).click()
+  await page.getByRole('link', { name: 'Continue' }).click()
+  await page.getByRole('heading', { name: '/api/work' }).waitFor()
+  t.equal(console.sessions.get((await context.cookies()).find(one => one.name === 'sessionid')?.value ?? ''), 'alice')
+})
+
+t.test('kingmo888: neither login, nor any spelling of one, hands out a session or token that opens anything', { timeout: 120_000 }, async t => {
+  const console = await startKingmo888(t)
+  const { service, gateway } = await behind(t, 'kingmo888', console)
+  await service.enrol(wire('alice', 'cookie', 'elsewhere', 'x'))
+  await service.enrol(wire('bo&b', 'cookie', 'elsewhere too', 'y'))
+  const form = { 'content-type': 'application/x-www-form-urlencoded' }
+  const login = async (path: string, fields: Record<string, string>) =>
+    await fetch(gateway.url + path, { method: 'POST', headers: form, body: new URLSearchParams(fields), redirect: 'manual' })
+  for (const name of ['alice', 'Alice', 'bo&b']) {
+    const password = `${name.toLowerCase()}-password`
+    for (const [path, fields] of [['/api/user_action?action=login', { account: name, password }], ['/admin/login/?next=/admin/', { username: name, password }]] as const) {
+      const answer = await login(path, fields)
+      t.notMatch(answer.headers.getSetCookie().join(), /sessionid/, `${path} as ${name}`)
+      t.match(answer.headers.get('location') ?? await answer.text(), /\/2fa\/verify\//, `${path} as ${name}`)
+    }
+  }
+  t.match(await (await login('/api/user_action?action=login', { account: 'alice', password: 'no' })).json(), { code: 0, msg: 'wrong' })
+  const plain = await login('/api/user_action?action=login', { account: 'plain', password: 'plain-password' })
+  t.match(plain.headers.getSetCookie().join(), /sessionid=\w+/, 'who has no factor is in, as before')
+
+  const before = console.hits.length
+  for (const [session, name] of console.sessions) {
+    if (name === 'plain') continue
+    for (const path of ['/api/work', '/api/share', '/admin/', '/api/down_peers', '/webui/', '/api/Work', '/api/logout']) {
+      const answer = await fetch(gateway.url + path, { headers: { cookie: `sessionid=${session}` }, redirect: 'manual' })
+      if (answer.status === 200) t.fail(`${path} opened with a session that passed nothing`)
+    }
+  }
+  t.same(console.hits.slice(before).filter(hit => hit.headers.cookie?.includes('sessionid') === true && hit.url !== '/api/work'), [])
+  for (const path of ['/api/login', '/api/loginX', '/api/login/anything']) {
+    await post(`${gateway.url}${path}`, { username: 'alice', password: 'alice-password', id: '1', uuid: 'u' })
+    const token = [...console.tokens.keys()].at(-1) ?? ''
+    t.equal((await fetch(`${gateway.url}/api/ab`, { headers: { authorization: `Bearer ${token}` } })).status, 401, `${path}: its token opens nothing`)
+  }
+})
