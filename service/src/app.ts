@@ -7,6 +7,7 @@ import swagger from '@fastify/swagger'
 import fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { recurring } from './adapters/background.ts'
 import { systemClock } from './adapters/clock.ts'
+import { createConnections } from './adapters/connections.ts'
 import { createRandomness, createSealer } from './adapters/crypto.ts'
 import { createMailer, type RunningMailer } from './adapters/mail.ts'
 import { createMemoryPending } from './adapters/memory.ts'
@@ -110,6 +111,8 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     bodyLimit: 128 * 1024,
     requestTimeout: 10_000,
     keepAliveTimeout: 72_000,
+    // What still comes on a connection that is open is answered, not refused.
+    return503OnClosing: false,
     genReqId: request => {
       const given = request.headers['x-request-id']
       return typeof given === 'string' && /^[A-Za-z0-9._-]{8,64}$/.test(given) ? given : randomUUID()
@@ -215,6 +218,11 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   const shedding = await shedLoad(api, config.shedAfterMs)
   // One client for all of the process; it is closed after the routes, by whom it was made.
   if (redis !== undefined) await api.register(fastifyRedis, { client: redis.client, closeClient: false })
+  let draining = false
+  // Whoever keeps a connection opens the next one elsewhere, so that none is closed under a request.
+  api.addHook('onSend', async (_request, reply) => {
+    if (draining) reply.header('connection', 'close')
+  })
   api.addHook('onResponse', async (request, reply) => {
     metrics.answered(
       request.routeOptions.url ?? 'unknown',
@@ -248,7 +256,6 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     await scope.register(pages({ challenges, enrolments, assurances, sealer, clock }), { prefix: '/pages' })
   })
 
-  let draining = false
   const operations = fastify({ logger: false })
   answerProblems(operations)
   await operations.register(
@@ -277,6 +284,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     })
   )
 
+  const connections = { api: createConnections(api.server), operations: createConnections(operations.server) }
   const work: { readonly stop: () => Promise<void> }[] = []
   return {
     api,
@@ -318,7 +326,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     close: async () => {
       draining = true
       stream.close()
-      await api.close()
+      await connections.api.endUntil(api.close())
       await Promise.all(
         work.map(async one => {
           await one.stop()
@@ -326,7 +334,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
       )
       await mailer.close()
       if (embedded) await records.lease.release(holder.id).catch(() => {})
-      await operations.close()
+      await connections.operations.endUntil(operations.close())
       await pending.close()
       redis?.close()
       await records.close()

@@ -44,8 +44,8 @@ const RETRY_FIRST_MS = 30_000
 const RETRY_LAST_MS = 3_600_000
 const GIVE_UP_MS = 86_400_000
 const CHECK_MS = 30_000
-/** Shorter than the ten seconds after which the process ends in any case. */
-const CLOSE_MS = 8_000
+/** With what requests may take, shorter than the ten seconds after which the process ends in any case. */
+const CLOSE_MS = 5_000
 
 /**
  * When to try a notice again: its age, from 30 seconds to an hour, so that waits double without a count of tries.
@@ -97,7 +97,7 @@ export function createMailer ({ smtp, from, records, sealer, clock, log }: Maile
   }
   const codes: Code[] = []
   const inFlight = new Set<Promise<void>>()
-  let waiting = 0
+  const waiting = new Set<Promise<void>>()
 
   /** Sends once; what to try again, and when. */
   const sendCode = async (line: Transport, code: Code): Promise<void> => {
@@ -113,16 +113,18 @@ export function createMailer ({ smtp, from, records, sealer, clock, log }: Maile
     const pause = AGAIN_MS[tries - 1]
     const again = may && pause !== undefined && (delivery.why.reply !== undefined || tries < UNANSWERED_TRIES)
     log?.warn({ mail: mail.message, ...delivery.why, again }, 'a code could not be mailed')
-    if (again) void later({ ...code, tries }, pause)
+    if (again) later({ ...code, tries }, pause)
   }
-  /** Waits beside the pool: a code that is tried again holds up no other. */
-  const later = async (code: Code, pause: number): Promise<void> => {
-    waiting += 1
-    await wait(pause, undefined, { signal: closing.signal, ref: false }).catch(() => {})
-    waiting -= 1
-    if (closing.signal.aborted) return
-    codes.unshift(code)
-    pump()
+  /** Waits beside the pool: a code that is tried again holds up no other. When the process ends it waits no more. */
+  const later = (code: Code, pause: number): void => {
+    const pausing = wait(pause, undefined, { signal: closing.signal, ref: false })
+      .catch(() => {})
+      .then(() => {
+        waiting.delete(pausing)
+        codes.unshift(code)
+        pump()
+      })
+    waiting.add(pausing)
   }
   const pump = (): void => {
     if (lines === undefined) return
@@ -180,12 +182,12 @@ export function createMailer ({ smtp, from, records, sealer, clock, log }: Maile
   let outbox: ReturnType<typeof recurring> | undefined
 
   const idle = async (): Promise<void> => {
-    while (inFlight.size > 0) await Promise.all(inFlight)
+    while (inFlight.size + waiting.size > 0) await Promise.all([...inFlight, ...waiting])
   }
 
   return {
     code: (mail, expiresAt) => {
-      if (lines === undefined || closing.signal.aborted || codes.length + waiting >= CODES_QUEUED) return false
+      if (lines === undefined || closing.signal.aborted || codes.length + waiting.size >= CODES_QUEUED) return false
       codes.push({ mail, expiresAt, at: clock.now(), tries: 0 })
       pump()
       return true
@@ -204,7 +206,7 @@ export function createMailer ({ smtp, from, records, sealer, clock, log }: Maile
       lines?.codes.close()
       lines?.notices.close()
     },
-    state: () => ({ ok: server !== 'down', queued: codes.length + waiting + inFlight.size })
+    state: () => ({ ok: server !== 'down', queued: codes.length + waiting.size + inFlight.size })
   }
 }
 

@@ -2,6 +2,7 @@
 
 import type { FastifyPluginAsync, FastifyReply } from 'fastify'
 import type { Change } from '../domain/model.ts'
+import { Problem } from '../domain/problems.ts'
 import type { Records } from '../domain/ports.ts'
 
 /** The framework's own type knows nothing of summaries; swagger's does where it is loaded. */
@@ -37,6 +38,7 @@ export function createChangeStream ({
   readonly onError: (error: unknown) => void
 }) {
   const listeners = new Set<Listener>()
+  let closed = false
 
   const drop = (listener: Listener) => {
     listeners.delete(listener)
@@ -82,6 +84,7 @@ export function createChangeStream ({
     app.get('', { schema: described }, async (request, reply) => {
       const last = request.headers['last-event-id']
       const newest = await records.changes.newest(request.tenant.id)
+      if (closed) throw new Problem('unavailable', { retry_after: 1 })
       // A number that this database has not reached comes from before a restore or a fail-over; the answer tells.
       const after = typeof last === 'string' && /^\d{1,15}$/.test(last) ? Math.min(Number(last), newest) : newest
       reply.hijack()
@@ -113,6 +116,7 @@ export function createChangeStream ({
     },
     /** Ends all streams, so that a closing server has no open answers. */
     close: () => {
+      closed = true
       for (const listener of [...listeners]) {
         listeners.delete(listener)
         listener.reply.raw.end()
