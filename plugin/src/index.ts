@@ -4,7 +4,8 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from
 import fp from 'fastify-plugin'
 import type { LoggedIn, LoggedOut, PosternState, RouteRule } from './model.ts'
 import { parseOptions, refusedTrustProxy, type PosternOptions } from './options.ts'
-import { createPostern, INSIDE } from './postern.ts'
+import { INSIDE } from './inside.ts'
+import { createPostern } from './postern.ts'
 import type { Report } from './report.ts'
 
 export type { LoggedIn, LoggedOut, PosternOptions, PosternState, Report, RouteRule }

@@ -1,26 +1,25 @@
-// Puts the gate together and carries its decisions out in Fastify's hooks. Denials throw, after the answer is out.
+// Puts the parts of the plugin together: what hooks, routes, handlers and the gateway use of them.
 
-import type { IncomingMessage } from 'node:http'
-import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import { createAssurances, type Assurances } from './assurances.ts'
-import { createBinding, sessionName, type Binding } from './binding.ts'
-import { createAnswering, type Answering } from './carry.ts'
-import { createClient, type Client } from './client.ts'
+import { createAssurances } from './assurances.ts'
+import { createBinding, sessionName } from './binding.ts'
+import { createAnswering } from './carry.ts'
+import { createClient } from './client.ts'
 import { createCredentials } from './credentials.ts'
-import { takeCode } from './forms.ts'
-import { createGate, openPassage, refuse, type Decision, type Denial, type Passage } from './gate.ts'
-import type { About, Clock, PosternState, Who } from './model.ts'
+import { createGate } from './gate.ts'
+import { createHooks } from './hooks.ts'
+import type { Inside } from './inside.ts'
+import type { About, Clock, Who } from './model.ts'
 import { checkedMaxAge, type Settings } from './options.ts'
-import { createPageCookie, type PageCookie } from './page-cookie.ts'
-import { createOwnPages, type OwnPages } from './own-pages.ts'
-import { ownRoutes, type Releasing } from './pages.ts'
+import { createPageCookie } from './page-cookie.ts'
+import { createOwnPages } from './own-pages.ts'
+import type { Releasing } from './page-proxy.ts'
+import { ownRoutes } from './pages.ts'
 import { listRoutes, outOfReach, reportedRoute, type Report, type ReportedRoute } from './report.ts'
-import { mediaType, readFormBody, sameOrigin } from './requests.ts'
 import { createRules } from './rules.ts'
 import { createSessionEnds } from './session-ends.ts'
-import { createSockets, type Sockets } from './sockets.ts'
-import { createStepUp, takeCodeFromBody } from './step-up.ts'
+import { createSockets } from './sockets.ts'
+import { createStepUp } from './step-up.ts'
 import { createStepUpPasses } from './step-up-passes.ts'
 
 export interface PosternParts {
@@ -29,17 +28,6 @@ export interface PosternParts {
   readonly now: Clock
   /** Epoch milliseconds, for the end of mode `off` only. */
   readonly today: Clock
-}
-
-type Done = (error?: Error) => void
-type DonePayload = (error?: Error | null, payload?: Readable) => void
-
-// eslint wants no classes: the error that ends a denied request after its answer is out.
-function denied (): Error {
-  return Object.assign(new Error('postern denied this request; its answer has been sent'), {
-    code: 'POSTERN_DENIED',
-    statusCode: 403
-  })
 }
 
 export function createPostern ({ app, settings, now, today }: PosternParts) {
@@ -64,13 +52,9 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     methods: new Set(app.supportedMethods),
     now
   })
-  const sockets: Sockets = createSockets({ app, assurances, now })
+  const sockets = createSockets({ app, assurances, now })
   const releasing: Releasing = { unsealed: () => undefined }
-  const passages = new WeakMap<IncomingMessage, Passage>()
-  const states = new WeakMap<FastifyRequest, PosternState>()
-  const reading = new WeakSet<FastifyRequest>()
   const added: ReportedRoute[] = []
-  const observed: Record<string, number> = {}
 
   const isOff = (): boolean => settings.mode.mode === 'off' && today() < settings.mode.until
 
@@ -86,169 +70,8 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     }
   }
 
-  function passageOf (request: FastifyRequest): Passage {
-    const passage = passages.get(request.raw)
-    if (passage === undefined) throw new Error('postern: the gate did not see this request')
-    return passage
-  }
-
-  /** Sends the answer and waits until it is out; what comes after it never runs, whatever hooks do to the answer. */
-  async function carryOut (passage: Passage, denial: Denial, reply: FastifyReply): Promise<Error> {
-    await answering.carry(passage, denial, reply)
-    await new Promise<void>(resolve => {
-      reply.then(resolve, () => {
-        resolve()
-      })
-    })
-    // A client that hung up counts as answered for Fastify: without this the handler would run.
-    if (!reply.sent) reply.hijack()
-    return denied()
-  }
-
-  function settle (
-    passage: Passage,
-    decision: Decision,
-    reply: FastifyReply,
-    passed: () => void,
-    refused: (error: Error) => void
-  ): void {
-    if (decision.decision === 'pass') {
-      states.set(passage.request, decision.state)
-      return passed()
-    }
-    if (decision.decision === 'read_body') return refused(new Error('postern: nothing more to read'))
-    if (settings.mode.mode === 'observe') {
-      const { denial } = decision
-      const code = denial.denial === 'refused' || denial.denial === 'unavailable' ? denial.code : denial.denial
-      observed[code] = (observed[code] ?? 0) + 1
-      passage.request.log.warn({ postern: code }, 'postern would have refused this request')
-      states.set(passage.request, OBSERVED)
-      return passed()
-    }
-    carryOut(passage, decision.denial, reply).then(refused, refused)
-  }
-
-  /** Session, credentials and login: after every onRequest hook, before any body is read. */
-  function posternGate (request: FastifyRequest, reply: FastifyReply, payload: Readable, done: DonePayload): void {
-    const upgrade = sockets.upgradeOf(request)
-    const passage = openPassage(request, request.raw.url ?? '', upgrade !== undefined)
-    passages.set(request.raw, passage)
-    // An upgrade ends here: whoever listens for it takes the socket, and no handler runs.
-    const go = (): void => {
-      if (upgrade === undefined) return done(null, payload)
-      reply.hijack()
-      sockets.pass(upgrade, passage.rule.rule === 'gated' ? passage.who : undefined)
-    }
-    if (isOff()) {
-      states.set(request, OFF)
-      return go()
-    }
-    const decision = upgrade === undefined ? gate.decide(passage) : decideUpgrade(passage)
-    const decided = (one: Decision): void => {
-      if (one.decision === 'read_body') readBody(passage, payload, reply, done)
-      else settle(passage, one, reply, go, done)
-    }
-    if (decision instanceof Promise) decision.then(decided).catch(done)
-    else decided(decision)
-  }
-
-  function decideUpgrade (passage: Passage): Decision | Promise<Decision> {
-    const { method, headers: { origin } } = passage.request
-    if (method !== 'GET') return refuse(400, 'bad_request', 'an upgrade that is not a GET')
-    if (origin !== undefined && !sameOrigin(passage.request, settings.publicOrigin)) { return refuse(403, 'origin_refused', 'a socket from another origin') }
-    return gate.decide(passage)
-  }
-
-  /** A form is read here, as bytes, so that it can be carried and loses its code before anybody parses it. */
-  function readBody (passage: Passage, payload: Readable, reply: FastifyReply, done: DonePayload): void {
-    const { request } = passage
-    if (mediaType(request) !== 'application/x-www-form-urlencoded') {
-      reading.add(request)
-      return done(null, payload)
-    }
-    readFormBody(request, payload)
-      .then(async body => {
-        if (body === undefined) {
-          return settle(
-            passage,
-            refuse(413, 'form_too_large', 'a form that is too large to be carried through a verification'),
-            reply,
-            () => {
-              done(null, payload)
-            },
-            done
-          )
-        }
-        const { code, rest } = takeCode(body)
-        if (code === null) {
-          return settle(
-            passage,
-            refuse(400, 'bad_request', 'more than one code'),
-            reply,
-            () => {
-              done(null, payload)
-            },
-            done
-          )
-        }
-        passage.form = rest
-        const decision = await stepUp.afterBody(passage, code)
-        request.raw.headers['content-length'] = String(rest.length)
-        delete request.raw.headers['transfer-encoding']
-        const stripped = Object.assign(Readable.from(rest.length === 0 ? [] : [rest], { objectMode: false }), {
-          receivedEncodedLength: rest.length
-        })
-        settle(
-          passage,
-          decision,
-          reply,
-          () => {
-            done(null, stripped)
-          },
-          done
-        )
-      })
-      .catch(done)
-  }
-
-  /** The inline code of a parsed body, taken out before schema and handler see it. */
-  function posternCode (request: FastifyRequest, reply: FastifyReply, done: Done): void {
-    const passage = passages.get(request.raw)
-    if (passage === undefined) return done(new Error('postern: the gate did not see this request'))
-    const waits = reading.has(request)
-    if (isOff() || (!waits && (request.body === undefined || passage.rule.rule !== 'gated'))) return done()
-    const code = takeCodeFromBody(request)
-    if (code === null) return settle(passage, refuse(400, 'bad_request', 'more than one code'), reply, done, done)
-    passage.code ??= code
-    if (!waits) return done()
-    reading.delete(request)
-    stepUp
-      .afterBody(passage, passage.code)
-      .then(decision => {
-        settle(passage, decision, reply, done, done)
-      })
-      .catch(done)
-  }
-
-  /** A console that loads its session later than onRequest would have everybody pass as nobody. */
-  function posternLateIdentity (request: FastifyRequest, reply: FastifyReply, done: Done): void {
-    const passage = passages.get(request.raw)
-    if (passage === undefined) return done(new Error('postern: the gate did not see this request'))
-    if (isOff() || passage.identity !== null || passage.rule.rule !== 'gated') return done()
-    Promise.resolve(settings.identify(request))
-      .then(late => {
-        if (late === null) return done()
-        request.log.error(
-          'postern: "identify" found nobody before the body was read and somebody after it; load the session in an onRequest hook'
-        )
-        settle(passage, refuse(500, 'identity_late', 'the session was loaded after the gate'), reply, done, done)
-      })
-      .catch(done)
-  }
-
-  async function forget (kind: string, session: string): Promise<void> {
-    assurances.forgetSession(kind, session)
-  }
+  const hooks = createHooks({ settings, gate, stepUp, answering, sockets, isOff })
+  const { passageOf, settle } = hooks
 
   const inside: Inside = {
     client,
@@ -259,16 +82,16 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     answering,
     about,
     pages,
-    passageOf: raw => passages.get(raw),
-    addressOf: raw => passages.get(raw)?.request.ip ?? raw.socket.remoteAddress ?? '',
+    passageOf: hooks.passageOfRaw,
+    addressOf: raw => hooks.passageOfRaw(raw)?.request.ip ?? raw.socket.remoteAddress ?? '',
     releasedBy: unsealed => { releasing.unsealed = unsealed },
     enforcing: () => !isOff() && settings.mode.mode !== 'observe'
   }
 
   return {
     inside,
-    hooks: { posternGate, posternCode, posternLateIdentity },
-    stateOf: (request: FastifyRequest): PosternState => states.get(request) ?? UNSEEN,
+    hooks,
+    stateOf: hooks.stateOf,
     live: assurances.live,
 
     askStepUp: async (
@@ -294,8 +117,8 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     ): Promise<void> => {
       const kind = given.kind ?? passageOf(request).identity?.kind ?? 'cookie'
       const moved = await client.move(sessionName(kind, from), sessionName(kind, to))
-      await forget(kind, from)
-      await forget(kind, to)
+      assurances.forgetSession(kind, from)
+      assurances.forgetSession(kind, to)
       if (moved.outcome !== 'answer') { request.log.warn('postern: the verification did not move to the new session id; it will be asked for again') }
     },
 
@@ -322,8 +145,8 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
       const { method, url } = route
       const config = route.config ?? {}
       // After the route's own hooks: a session that is loaded that late must not pass as nobody.
-      const others = [route.preHandler ?? []].flat().filter(hook => hook !== posternLateIdentity)
-      route.preHandler = [...others, posternLateIdentity]
+      const others = [route.preHandler ?? []].flat().filter(hook => hook !== hooks.posternLateIdentity)
+      route.preHandler = [...others, hooks.posternLateIdentity]
       for (const one of [method].flat()) added.push(reportedRoute(one, url, rules.declared(one, url, config)))
     },
 
@@ -356,7 +179,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
         mode: isOff() ? 'off' : settings.mode.mode === 'off' ? 'enforce' : settings.mode.mode,
         routes: [...added, ...unseen],
         warnings: warnings(),
-        observed: { ...observed }
+        observed: hooks.observed()
       }
     },
 
@@ -408,34 +231,3 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     ]
   }
 }
-
-/** What the gateway shares with the gate that it runs: one client, one binding, one reading of each request. */
-export interface Inside {
-  readonly client: Client
-  readonly assurances: Assurances
-  readonly binding: Binding
-  readonly pageCookie: PageCookie
-  readonly tokenInScript: Settings['tokenInScript']
-  readonly answering: Answering
-  readonly about: (request: FastifyRequest, who: Who) => About
-  readonly pages: OwnPages
-  readonly passageOf: (raw: IncomingMessage) => Passage | undefined
-  readonly addressOf: (raw: IncomingMessage) => string
-  /** How the pages read what a gateway held, once its challenge is answered on one of them. */
-  readonly releasedBy: (unsealed: Releasing['unsealed']) => void
-  readonly enforcing: () => boolean
-}
-
-/** Under this symbol a server keeps it, so that no console reaches it by name. */
-export const INSIDE = Symbol('postern.inside')
-
-// The one narrowing of this boundary: decorators under symbols have no merged type.
-export function insideOf (app: FastifyInstance): Inside {
-  const inside: unknown = Reflect.get(app, INSIDE)
-  if (inside === undefined) throw new Error('postern: the plugin is not registered on this server')
-  return inside as Inside
-}
-
-const UNSEEN: PosternState = { status: 'anonymous', totp: null, stepUp: null, expiresIn: null }
-const OBSERVED: PosternState = { status: 'observed', totp: null, stepUp: null, expiresIn: null }
-const OFF: PosternState = { status: 'off', totp: null, stepUp: null, expiresIn: null }

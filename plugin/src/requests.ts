@@ -45,3 +45,8 @@ export async function readFormBody (
   }
   return Buffer.concat(parts)
 }
+
+/** The body as bytes, where a route keeps it so; nothing of a form with files. */
+export function bytesOf (request: FastifyRequest): Buffer | undefined {
+  return Buffer.isBuffer(request.body) && mediaType(request) !== 'multipart/form-data' ? request.body : undefined
+}
