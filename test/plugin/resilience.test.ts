@@ -130,6 +130,21 @@ t.test('while the service is away everybody else is told when to come back, and 
   }
 })
 
+t.test('there is no step-up by grace, however fresh the last one is', async t => {
+  const fake = await startFakeService(t)
+  const console = await startConsole(t, { service: { url: fake.url, tenantKey: fake.tenantKey } })
+  await until('the stream is heard', async () => console.app.postern.live())
+  makeVerified(fake, 'ann.1', BROWSER, 1)
+  const status = async (target: string): Promise<number> =>
+    (await raw(console.port, lines('GET', target, [cookies('ann.1', BROWSER)]))).status
+  t.equal(await status('/settings'), 200)
+  fake.state.trouble = 'unavailable'
+  fake.state.frozen = true
+  await until('what was remembered is too old to pass a step-up', async () => await status('/settings') === 503, 20_000)
+  t.equal(await status('/protected'), 200, 'login goes on')
+  t.equal(await status('/inside'), 503, 'a handler that asks for one gets none either')
+})
+
 /** A console that counts what has come to its gate. */
 async function counted (t: Teardown, timeoutMs: number) {
   const fake = await startFakeService(t)
