@@ -13,7 +13,7 @@ import { dataFolder, postern, settingsIn } from './helpers/processes.ts'
 import { freePort, startRedis } from './helpers/redis.ts'
 import { startRelay } from './helpers/relay.ts'
 import { admin, startCluster, startSentinel, until } from './helpers/redis-shapes.ts'
-import { by, startService, type Teardown } from './helpers/service.ts'
+import { by, startService, totpCode, type Teardown } from './helpers/service.ts'
 
 const key = (first: number) => new Uint8Array(32).map((_, index) => index + first)
 const sealer = createSealer({ encryptionKeys: [{ id: 'k1', key: key(0) }], serverKey: { id: 's1', key: key(1) } })
@@ -199,6 +199,48 @@ t.test('calls of one address are counted for all replicas; with Redis away they 
   relay.closed = false
   relay.drop = () => false
   await until('Redis to be back', async () => (await opened(two)).status === 429)
+})
+
+t.test('C-27: replicas whose clocks are 45 s off judge codes and ages by the time of Redis, and say that they are off', async t => {
+  const { port } = await startRedis(t)
+  const database = `sqlite:${join(dataFolder(t), 'shared.db')}`
+  const env = {
+    POSTERN_REDIS: `redis://127.0.0.1:${port}`,
+    POSTERN_SERVER_KEY: `s1:${Buffer.from(key(1)).toString('base64')}`,
+    POSTERN_ENCRYPTION_KEYS: `k1:${Buffer.from(key(0)).toString('base64')}`
+  }
+  const replica = async (off: number) =>
+    await startService(t, { env, database, overrides: { clock: { now: () => Date.now() + off } } })
+  const slow = await replica(-45_000)
+  const fast = await replica(45_000)
+  const ann = by('ann')
+  const begun = await slow.begin(ann)
+  const secret: string = begun.body.key
+  // Both are out of the window; a replica that trusted its own clock would take its one.
+  t.equal((await slow.confirm(ann, begun.body.id, totpCode(secret, Date.now() - 75_000))).status, 403)
+  t.equal((await fast.confirm(ann, begun.body.id, totpCode(secret, Date.now() + 75_000))).status, 403)
+  const confirmed = await fast.confirm(ann, begun.body.id, totpCode(secret, Date.now()))
+  t.equal(confirmed.status, 200, confirmed.text)
+
+  const later = by('ann', 'later')
+  const opened = await slow.open(later)
+  t.ok(opened.body.challenge.expires_in > 595, opened.text)
+  const passed = await fast.answer(later, opened.body.challenge.id, totpCode(secret, Date.now() + 30_000))
+  t.equal(passed.status, 200, passed.text)
+  for (const one of [slow, fast]) {
+    const { body } = await one.question(ann)
+    t.equal(body.status, 'verified')
+    t.ok(body.step_up.age < 40, `a step-up of a moment ago is ${body.step_up.age} s old`)
+    const month = 30 * 86_400
+    t.ok(body.login.expires_in <= month && body.login.expires_in > month - 40, `${body.login.expires_in}`)
+  }
+  for (const [one, seconds] of [[slow, -45], [fast, 45]] as const) {
+    const ready = await one.app.operations.inject('/readyz')
+    t.equal(ready.statusCode, 200, 'what it decides is right all the same')
+    t.match(JSON.parse(ready.payload), { checks: { clock: 'failed', pending: 'ok' } })
+    const told = /^postern_clock_off_seconds (\S+)$/m.exec((await one.app.operations.inject('/metrics')).payload)?.[1]
+    t.ok(Math.abs(Number(told) - seconds) < 2, `${told} of ${seconds}`)
+  }
 })
 
 t.test('C-08 a server that may evict is refused, and says what to set', async t => {

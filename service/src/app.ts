@@ -15,6 +15,7 @@ import { openRecords } from './adapters/open-records.ts'
 import { connectRedis } from './adapters/redis-client.ts'
 import { createRedisCalls } from './adapters/redis-calls.ts'
 import { createRedisPending } from './adapters/redis.ts'
+import { createSharedClock } from './adapters/shared-clock.ts'
 import type { Config } from './config.ts'
 import { createAdministration } from './domain/administration.ts'
 import { createAssurances } from './domain/assurance.ts'
@@ -96,7 +97,7 @@ function isAlive (pid: number): boolean {
 }
 
 export async function buildApp (config: Config, overrides: Overrides = {}): Promise<App> {
-  const clock = overrides.clock ?? systemClock
+  const own = overrides.clock ?? systemClock
   const randomness = overrides.randomness ?? createRandomness()
   const factors = overrides.factors ?? FACTORS
   const sealer = createSealer({ encryptionKeys: config.encryptionKeys, serverKey: config.serverKey })
@@ -122,14 +123,18 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     api.log.error({ err: error }, `${what} failed`)
   }
 
-  const records = overrides.records ?? (await openRecords(config, sealer, clock.now())).records
+  const records = overrides.records ?? (await openRecords(config, sealer, own.now())).records
   const redis =
     config.redis === undefined || overrides.pending !== undefined ? undefined : await connectRedis(config.redis)
   const pending =
     overrides.pending ??
     (redis === undefined
-      ? createMemoryPending({ clock, sealer, randomness })
+      ? createMemoryPending({ clock: own, sealer, randomness })
       : createRedisPending({ redis: redis.client, sealer, randomness }))
+  // Replicas share Redis and its time; a process that shares nothing has its own.
+  const shared = redis === undefined ? undefined : createSharedClock(own, pending.now)
+  await shared?.set()
+  const clock = shared ?? own
   const mailer =
     overrides.mailer ??
     createMailer({ smtp: config.smtp, from: config.mailFrom, records, sealer, clock, log: api.log })
@@ -203,7 +208,8 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   const metrics = createMetrics({
     streams: stream.listeners,
     mailQueue: () => mailer.state().queued,
-    mailUp: () => Number(mailer.state().ok)
+    mailUp: () => Number(mailer.state().ok),
+    clockOff: () => (shared?.offMs() ?? 0) / 1000
   })
 
   await api.register(swagger, {
@@ -276,7 +282,9 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
             if (!mailer.state().ok) throw new Error('mail')
           },
           vital: false
-        }
+        },
+        // Nothing is decided by the host's own clock, so this one only tells.
+        ...(shared === undefined ? [] : [{ name: 'clock', check: shared.check, vital: false }])
       ],
       draining: () => draining,
       metrics,
@@ -295,6 +303,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     start: () => {
       shedding.begin()
       work.push(recurring(READ_EVERY_MS, stream.beat, onError('reading changes')))
+      if (shared !== undefined) work.push(recurring(1_000, shared.set, onError('reading the shared clock')))
       if (embedded) {
         work.push(
           recurring(LEASE_EVERY_MS, takeLease, error => {

@@ -16,6 +16,8 @@ export interface Gauges {
   readonly mailQueue: () => number
   /** 1 while the mail server can be used, as far as is known. */
   readonly mailUp: () => number
+  /** Seconds by which this process's clock is ahead of the one that replicas share. */
+  readonly clockOff: () => number
 }
 
 export function createMetrics (gauges: Gauges): Metrics {
@@ -46,6 +48,7 @@ export function createMetrics (gauges: Gauges): Metrics {
   gauge('postern_change_streams', 'Open change streams', gauges.streams)
   gauge('postern_mail_queue', 'Mails waiting in this process', gauges.mailQueue)
   gauge('postern_mail_up', '1 while the mail server can be used, 0 from a failure until it takes a mail', gauges.mailUp)
+  gauge('postern_clock_off_seconds', "How far this host's clock is ahead of the one that replicas share", gauges.clockOff)
   return {
     contentType: register.contentType,
     text: async () => await register.metrics(),
