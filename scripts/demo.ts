@@ -1,18 +1,12 @@
 // The demo: the built service, the example console and a mail catcher on loopback, with keys and data in one folder.
 
-import { spawn, type ChildProcess } from 'node:child_process'
-import { createHash, randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
+import { randomBytes } from 'node:crypto'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { selfSigned } from '../examples/mailbox/certificate.ts'
 import type { Mailbox } from '../examples/mailbox/mailbox.ts'
 import { hashPassword, type User } from '../examples/mounted-console/users.ts'
-
-const root = fileURLToPath(new URL('..', import.meta.url))
+import { freePorts, keep, root, sha256, startParts } from './parts.ts'
 
 export interface DemoOptions {
   /** Folder of keys, database and logs. */
@@ -79,7 +73,7 @@ export async function startDemo ({ data, port, people = [], onDeath }: DemoOptio
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const everybody = [...PEOPLE, ...people]
   const keys = await readKeys(folder, everybody)
-  const [consolePort, servicePort, operationsPort, smtpPort, webPort] = await freePorts(port)
+  const [consolePort, servicePort, operationsPort, smtpPort = 0, webPort = 0] = await freePorts(5, port)
   const certificate = selfSigned(new Date())
   const origin = `http://localhost:${consolePort}`
   const service = `http://127.0.0.1:${servicePort}`
@@ -97,17 +91,8 @@ export async function startDemo ({ data, port, people = [], onDeath }: DemoOptio
     port: consolePort, publicOrigin: origin, sessionSecret: keys.session, users: join(folder, 'users.json'), service, tenantKey: keys.gate
   }, null, 2))
 
-  let stopping = false
-  const died = (sentence: string): void => {
-    if (!stopping) onDeath(sentence)
-  }
-  const parts: Part[] = []
-  const part = (name: string, file: string, args: readonly string[], env: Record<string, string>): Part => {
-    const one = startPart({ name, args: [...args], env: { ...inherited(), ...env }, log: join(folder, file), died })
-    parts.push(one)
-    return one
-  }
-  const runningService = part('service', 'service.log', [join(root, 'service/dist/main.js')], {
+  const { part, stop: stopParts } = startParts(folder, onDeath)
+  const runningService = part('service', [join(root, 'service/dist/main.js')], {
     POSTERN_HOST: '127.0.0.1',
     POSTERN_PORT: String(servicePort),
     POSTERN_OPERATIONS_PORT: String(operationsPort),
@@ -119,13 +104,11 @@ export async function startDemo ({ data, port, people = [], onDeath }: DemoOptio
     POSTERN_MAIL_FROM: 'Demo Console <postern@console.example>',
     POSTERN_CONFIG: join(folder, 'tenants.json')
   })
-  const runningConsole = part('console', 'console.log',
-    ['--import', 'tsx', join(root, 'examples/mounted-console/main.ts'), join(folder, 'console.json')], {})
+  const runningConsole = part('console', ['--import', 'tsx', join(root, 'examples/mounted-console/main.ts'), join(folder, 'console.json')], {})
 
   let mailbox: Mailbox | undefined
   const stop = async (): Promise<void> => {
-    stopping = true
-    await Promise.all([...parts.map(one => one.stop()), mailbox?.close()])
+    await Promise.all([stopParts(), mailbox?.close()])
   }
   try {
     const mail = import('../examples/mailbox/mailbox.ts').then(async ({ startMailbox }) => {
@@ -177,98 +160,4 @@ async function readKeys (folder: string, people: readonly Person[]): Promise<Key
   keep(folder, 'users.json', JSON.stringify(users, null, 2))
   keep(folder, 'keys.json', JSON.stringify(keys, null, 2))
   return keys
-}
-
-function keep (folder: string, name: string, text: string): void {
-  writeFileSync(join(folder, name), text, { mode: 0o600 })
-}
-
-function sha256 (text: string): string {
-  return createHash('sha256').update(text).digest('hex')
-}
-
-/** This process's environment without settings of a service that somebody runs from the same shell. */
-function inherited (): Record<string, string | undefined> {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('POSTERN_')))
-}
-
-type Ports = readonly [number, number, number, number, number]
-
-/** All are held at once, so that no two are the same. */
-async function freePorts (consolePort: number): Promise<Ports> {
-  const servers = await Promise.all([consolePort, 0, 0, 0, 0].map(async port => {
-    const server = createServer()
-    server.listen(port, '127.0.0.1')
-    try {
-      await once(server, 'listening')
-    } catch {
-      throw new Error(`Port ${port} is in use. Choose another: npm start -- --port <number>`)
-    }
-    return server
-  }))
-  const ports = servers.map(server => (server.address() as AddressInfo).port)
-  await Promise.all(servers.map(server => new Promise(resolve => { server.close(resolve) })))
-  return ports as unknown as Ports
-}
-
-interface Part {
-  /** Resolves when it listens. */
-  readonly ready: Promise<void>
-  readonly stop: () => Promise<void>
-}
-
-interface PartOptions {
-  readonly name: string
-  readonly args: readonly string[]
-  readonly env: Record<string, string | undefined>
-  readonly log: string
-  readonly died: (sentence: string) => void
-}
-
-const READY_MS = 30_000
-const STOP_MS = 8_000
-
-/** A child process whose log line `ready` says that it listens. Its output goes to a file. */
-function startPart ({ name, args, env, log, died }: PartOptions): Part {
-  const file = createWriteStream(log, { flags: 'a', mode: 0o600 })
-  const child: ChildProcess = spawn(process.execPath, [...args], { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] })
-  const said: string[] = []
-  const exit = new Promise<string>(resolve => {
-    child.once('error', error => { resolve(error.message) })
-    child.once('exit', (code, signal) => { resolve(signal ?? `exit code ${code}`) })
-  })
-  const ready = new Promise<void>((resolve, reject) => {
-    const late = setTimeout(() => { reject(new Error(`The ${name} did not start in ${READY_MS / 1000} seconds; see ${log}`)) }, READY_MS)
-    for (const stream of [child.stdout, child.stderr]) {
-      if (stream === null) continue
-      createInterface({ input: stream }).on('line', line => {
-        file.write(line + '\n')
-        said.push(line)
-        if (said.length > 20) said.shift()
-        if (line.startsWith('{') && line.includes('"msg":"ready"')) {
-          clearTimeout(late)
-          resolve()
-        }
-      })
-    }
-    exit.then(how => {
-      clearTimeout(late)
-      const sentence = `The ${name} ended (${how}); its log is ${log}. It said last:\n${said.map(line => `  ${line}`).join('\n')}`
-      reject(new Error(sentence))
-      died(sentence)
-      file.end()
-    }, reject)
-  })
-  ready.catch(() => {})
-  return {
-    ready,
-    stop: async () => {
-      if (child.exitCode !== null || child.signalCode !== null) return
-      // SIGINT and not SIGTERM: nobody routes traffic here, so there is nothing to drain.
-      child.kill('SIGINT')
-      const force = setTimeout(() => { child.kill('SIGKILL') }, STOP_MS)
-      await exit
-      clearTimeout(force)
-    }
-  }
 }
