@@ -196,7 +196,7 @@ export function createAnswering ({ settings, client, assurances, binding, pages,
     }
     if (isNavigation(request)) {
       const reading = form !== undefined && sameOrigin(request, publicOrigin) ? readForm(form) : undefined
-      if (reading === undefined || 'unfit' in reading) return page(reply, 401, pages.first(seen(request, passage)))
+      if (reading === undefined || 'unfit' in reading) return page(reply, 401, pages.first(seen(request, passage), challenge.id))
       return page(
         reply,
         401,

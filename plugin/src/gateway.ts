@@ -3,6 +3,7 @@
 
 import type { AddressInfo } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
+import { diagnoseGateway } from './gateway/doctor.ts'
 import { createGateway } from './gateway/server.ts'
 import { ConfigError, describeSettings, readConfig, type Config } from './gateway/settings.ts'
 import { PRESETS } from './presets/index.ts'
@@ -11,12 +12,17 @@ const HELP = `postern-gateway: a second factor for a console whose code nobody t
 
   postern-gateway
       Run the gateway.
+  postern-gateway doctor [--upstream-public <url>]
+      Check configuration, console, preset and service, and say what to do about each. With the address under which the
+      console itself might be reached from outside, that nobody reaches it past the gateway.
 
 Settings come from the environment and from the JSON file that POSTERN_GATEWAY_CONFIG names
 ({ "upstream": "http://127.0.0.1:21114", … }); the environment wins.
 
 ${describeSettings(PRESETS)}
 `
+
+const CLOCKS = { now: () => performance.now(), today: () => Date.now() }
 
 /** Longest time from the end of the drain to exit. */
 const CLOSE_MS = 10_000
@@ -42,7 +48,7 @@ function operations (app: FastifyInstance, config: Config, draining: () => boole
 
 async function run (): Promise<void> {
   const config = readConfig(process.env, PRESETS)
-  const app = await createGateway(config, { now: () => performance.now(), today: () => Date.now() })
+  const app = await createGateway(config, CLOCKS)
   let draining = false
   const probes = operations(app, config, () => draining)
   await probes.listen({ host: config.operationsHost, port: config.operationsPort })
@@ -61,9 +67,20 @@ async function run (): Promise<void> {
   process.exit(0)
 }
 
+/** The address after --upstream-public; undefined where the words are no call of the doctor. */
+function publicAddress (words: readonly string[]): { readonly upstreamPublic: string | undefined } | undefined {
+  const [flag, address, ...more] = words
+  if (flag === undefined) return { upstreamPublic: undefined }
+  return flag === '--upstream-public' && address !== undefined && more.length === 0 ? { upstreamPublic: address } : undefined
+}
+
 const [word, ...rest] = process.argv.slice(2)
+const looking = word === 'doctor' ? publicAddress(rest) : undefined
 if (word === '--help' || word === '-h' || word === 'help') process.stdout.write(HELP)
-else if (word !== undefined && (word !== 'serve' || rest.length > 0)) {
+else if (looking !== undefined) {
+  const print = (line: string): void => { process.stdout.write(`${line}\n`) }
+  process.exitCode = await diagnoseGateway({ env: process.env, presets: PRESETS, clocks: CLOCKS, print, ...looking })
+} else if (word !== undefined && (word !== 'serve' || rest.length > 0)) {
   process.stderr.write(`postern-gateway: "${word}" is not a command; postern-gateway --help lists what there is\n`)
   process.exitCode = 2
 } else {

@@ -25,7 +25,7 @@ export interface OwnPages {
   readonly upstream: (see: Seen, how: 'unreachable' | 'late') => OwnPage
   readonly policy: string
   /** A form that cannot be carried: what to do instead. */
-  readonly first: (see: Seen) => OwnPage
+  readonly first: (see: Seen, challenge?: string) => OwnPage
   /** Asks for the code and sends the form on, or asks for one with a GET that needs it. */
   readonly code: (see: Seen, ask: CodeAsk) => OwnPage
 }
@@ -124,7 +124,7 @@ ${['wait', 'nobody', 'cookies', 'failed'].map(what => `<p data-says="${what}" ro
 <noscript><p>${words('hand_over.script')}</p></noscript>`
     })),
     upstream: (see, how) => render(see, words => ({ title: words('upstream.title'), body: text(words(`upstream.${how}`)) + link('', words('away.retry')) })),
-    first: see => render(see, words => ({ title: words('first.title'), body: text(words('first.text'), words('first.next')) + link(`${prefix}/verify`, words('first.verify')) })),
+    first: (see, challenge) => render(see, words => ({ title: words('first.title'), body: text(words('first.text'), words('first.next')) + link(`${prefix}/verify${challenge === undefined ? '' : `/${challenge}`}`, words('first.verify')) })),
     code: (see, { challenge, action, target, fields, charset, carried, rejected }) => render(see, words => {
       const email = challenge.methods[0] === 'email'
       const error = rejected === undefined ? '' : `<p class="error" id="error" role="alert">${verdict(words, rejected, challenge.attemptsLeft)}</p>`

@@ -1,45 +1,17 @@
 // The gateway as it is run: a process with settings in its environment, probes, a drain, and little memory.
 
-import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
-import { startUpstream } from '../helpers/gateway.ts'
-import type { Teardown } from '../helpers/service.ts'
+import { gatewayProcess, startUpstream } from '../helpers/gateway.ts'
 
-const MAIN = fileURLToPath(new URL('../../plugin/dist/gateway.js', import.meta.url))
 const KEY = `pk_t1_g1_${randomBytes(24).toString('base64url')}`
 
-function start (t: Teardown, args: readonly string[], settings: Record<string, string>) {
-  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('POSTERN_'))
-  const env = { ...Object.fromEntries(kept), ...settings }
-  const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
-  const said: string[] = []
-  const ended = new Promise<number | null>(resolve => { child.on('close', code => { resolve(code) }) })
-  t.teardown(async () => {
-    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
-    await ended
-  })
-  const ready = new Promise<{ url: string, operations: string }>((resolve, reject) => {
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.on('data', data => {
-        said.push(String(data))
-        const line = said.join('').split('\n').find(one => one.includes('"msg":"ready"') && one.endsWith('}'))
-        if (line !== undefined) resolve(JSON.parse(line) as { url: string, operations: string })
-      })
-    }
-    void ended.then(() => { reject(new Error(said.join(''))) })
-  })
-  ready.catch(() => {})
-  return { child, ready, ended, text: () => said.join('') }
-}
-
 t.test('--help lists every setting; a start without settings names all that is missing and ends', async t => {
-  const help = start(t, ['--help'], {})
+  const help = gatewayProcess(t, ['--help'], {})
   t.equal(await help.ended, 0)
   for (const name of ['UPSTREAM', 'SEAL_KEYS', 'GENERIC_WHO', 'RUSTDESK_SSO']) t.match(help.text(), `POSTERN_GATEWAY_${name}`)
-  const bare = start(t, [], {})
+  const bare = gatewayProcess(t, [], {})
   t.equal(await bare.ended, 1)
   t.match(bare.text(), /UPSTREAM is missing[^]*TENANT_KEY is missing/)
 })
@@ -64,7 +36,7 @@ t.test('a gigabyte through the process leaves it small; SIGTERM ends it after th
     }
     more()
   })
-  const gateway = start(t, [], {
+  const gateway = gatewayProcess(t, [], {
     POSTERN_GATEWAY_UPSTREAM: upstream.url,
     POSTERN_GATEWAY_SERVICE: 'http://127.0.0.1:1',
     POSTERN_GATEWAY_TENANT_KEY: KEY,

@@ -39,6 +39,8 @@ export interface AttackTarget {
   readonly open: string
   /** Sockets may be asked for. */
   readonly sockets: boolean
+  /** What is open is so by a pattern, and a pattern opens it to sockets too. */
+  readonly openToSockets?: boolean
   /** Nothing is refused here: shows that the judge would see it. Sends a part of everything. */
   readonly ungated?: boolean
 }
@@ -64,7 +66,7 @@ export async function attack (t: Test, target: AttackTarget): Promise<Row[]> {
   const candidates = [ids.unverified, ids.verified, ids.fresh]
   const readBy = (one: Logged, id: string): boolean => loginsOf(one, target.cookie, candidates).includes(id)
   const readings = (one: Logged): string[] => pathsOf(target.proxied ? one : { url: one.url, headers: {} })
-  const isOpen = (one: Logged): boolean => one.route === 'open' || (one.route === undefined && !one.upgrade && one.url.split('?')[0] === open)
+  const isOpen = (one: Logged): boolean => one.route === 'open' || (one.route === undefined && (!one.upgrade || target.openToSockets === true) && one.url.split('?')[0] === open)
   const isSensitive = (one: Logged): boolean => one.route === 'sensitive' || ((one.route === undefined || one.upgrade) &&
     readings(one).some(read => read === path.sensitive || (target.below && read.startsWith(`${path.sensitive}/`))))
 

@@ -1,8 +1,10 @@
 // A gateway in this process between a console that knows nothing of 2FA and the real service.
 
+import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { fileURLToPath } from 'node:url'
 import { createGateway } from '../../plugin/src/gateway/server.ts'
 import { readConfig } from '../../plugin/src/gateway/settings.ts'
 import { PRESETS } from '../../plugin/src/presets/index.ts'
@@ -87,3 +89,30 @@ export function wire (subject: string, kind: string, session: string, binding: s
 }
 
 export const bindingCookie = (value: string): string => `${bindingName('t1')}=${value}`
+
+const MAIN = fileURLToPath(new URL('../../plugin/dist/gateway.js', import.meta.url))
+
+/** The built command with these arguments and settings; `ready` when it listens, `ended` with its exit code. */
+export function gatewayProcess (t: Teardown, args: readonly string[], settings: Record<string, string>) {
+  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('POSTERN_'))
+  const env = { ...Object.fromEntries(kept), ...settings }
+  const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const said: string[] = []
+  const ended = new Promise<number | null>(resolve => { child.on('close', code => { resolve(code) }) })
+  t.teardown(async () => {
+    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
+    await ended
+  })
+  const ready = new Promise<{ url: string, operations: string }>((resolve, reject) => {
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', data => {
+        said.push(String(data))
+        const line = said.join('').split('\n').find(one => one.includes('"msg":"ready"') && one.endsWith('}'))
+        if (line !== undefined) resolve(JSON.parse(line) as { url: string, operations: string })
+      })
+    }
+    void ended.then(() => { reject(new Error(said.join(''))) })
+  })
+  ready.catch(() => {})
+  return { child, ready, ended, text: () => said.join('') }
+}

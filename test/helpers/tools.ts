@@ -30,6 +30,8 @@ export const TOOLS = {
     brew: ['--cask', 'chromium']
   },
   oathtool: { names: ['oathtool'], places: () => ['/opt/homebrew/bin/oathtool'], apt: 'oathtool', brew: ['oath-toolkit'] },
+  nginx: { names: ['nginx'], places: () => ['/usr/sbin/nginx', '/opt/homebrew/bin/nginx'], apt: 'nginx', brew: ['nginx'] },
+  caddy: { names: ['caddy'], places: () => ['/opt/homebrew/bin/caddy'], apt: 'caddy', brew: ['caddy'] },
   // The server's own folder first: the commands on the PATH may be wrappers.
   initdb: { names: ['initdb'], places: postgresFolders, apt: 'postgresql', brew: ['postgresql@16'] }
 } as const satisfies Record<string, Tool>

@@ -1,5 +1,6 @@
 // What a preset is: one object that knows a console. Types only; docs/presets.md explains how one is written.
 
+import type { IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { Identity, LoggedIn, OpenChallenge, ServiceProblem } from '../model.ts'
 import type { Denied } from '../options.ts'
@@ -36,6 +37,7 @@ export interface PresetParts {
   readonly warn: (sentence: string) => void
   readonly publicOrigin: string
   readonly prefix: string
+  readonly trustedProxies: readonly string[]
   /** A call of the gateway's own to the console. Rejects where it does not answer. */
   readonly call: (call: UpstreamCall) => Promise<Answered>
   /** Epoch milliseconds. */
@@ -85,18 +87,28 @@ export interface ConsoleKnown {
   readonly passing?: ((request: FastifyRequest, answer?: AnswerHead) => void) | undefined
   /** The call that goes without the session cookie, so that the console makes a new session. */
   readonly freshLogin?: string | undefined
-  /** Routes of the gateway's own, for presets that are no proxy. */
-  readonly own?: readonly OwnRoute[]
+  /** For a preset that is no proxy: it is asked, and answers nothing else but the pages. */
+  readonly asked?: {
+    /** Exact paths, each with what an answer there says. */
+    readonly paths: ReadonlyMap<string, Telling>
+    /** The request that a proxy in front asks about. */
+    readonly question: (raw: IncomingMessage) => Question
+  }
 }
+
+/**
+ * `whole`: 204, or the answer that the client is to get. `verdict`: 204, 401 or 403 and no more, for a proxy that
+ * passes nothing else on. `reason`: what the client is to get after such a refusal.
+ */
+export type Telling = 'whole' | 'verdict' | 'reason'
+
+export type Question =
+  | { readonly method: string; readonly target: string }
+  | { readonly refused: string; readonly status: 400 | 403 }
 
 export interface AnswerHead {
   readonly status: number
   readonly headers: readonly string[]
-}
-
-export interface OwnRoute {
-  readonly path: string
-  readonly answer: (request: FastifyRequest) => Reply | Promise<Reply>
 }
 
 export interface Reply {

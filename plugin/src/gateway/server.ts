@@ -14,17 +14,14 @@ import { createTunnel } from '../proxy/tunnel.ts'
 import { isDocument, isNavigation } from '../requests.ts'
 import { fieldsOf, readBody } from './calls.ts'
 import { createHolding } from './held.ts'
-import type { Call, ConsoleKnown, LoginCall, Reply } from './preset.ts'
+import { createKnown, isUpstreamError, type Clocks } from './known.ts'
+import { answerQuestions, createQuestions } from './questions.ts'
+import type { Call, LoginCall, Reply } from './preset.ts'
 import { createSeal } from './seal.ts'
-import { ConfigError, listed, type Config } from './settings.ts'
+import type { Config } from './settings.ts'
 
 /** Methods beside Fastify's own that consoles and file stores speak. */
 const METHODS = ['PROPFIND', 'PROPPATCH', 'MKCOL', 'COPY', 'MOVE', 'LOCK', 'UNLOCK', 'REPORT', 'SEARCH', 'MKCALENDAR']
-
-export interface Clocks {
-  readonly now: () => number
-  readonly today: () => number
-}
 
 /** Throws ConfigError with what the preset finds wrong; the plugin throws its own sentence. */
 export async function createGateway (config: Config, clocks: Clocks): Promise<FastifyInstance> {
@@ -36,31 +33,12 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     logController: new LogController({ disableRequestLogging: true }),
     trustProxy: config.trustedProxies.length === 0 ? false : [...config.trustedProxies],
     exposeHeadRoutes: false,
+    rewriteUrl: raw => questions.rewritten(raw),
     routerOptions: { maxParamLength: 8192 },
     http: { maxHeaderSize: 65_536 }
   })
-  const mistakes: string[] = []
-  const known: ConsoleKnown = config.preset.create({
-    value: name => config.presetValues.get(name),
-    list: name => listed(config.presetValues.get(name) ?? ''),
-    wrong: sentence => { mistakes.push(sentence) },
-    warn: sentence => { app.log.warn(`postern-gateway: ${sentence}`) },
-    publicOrigin: config.publicOrigin,
-    prefix: config.prefix,
-    today: clocks.today,
-    now: clocks.now,
-    call: async ({ method, path, headers = {}, body }) => {
-      const answer = await upstream.read({
-        method,
-        path,
-        headers: ['host', publicOrigin.host, 'accept-encoding', 'identity', ...Object.entries(headers).flat()],
-        body: body === undefined ? undefined : Buffer.from(body)
-      })
-      if ('failed' in answer) throw upstreamError(answer)
-      return answer
-    }
-  })
-  if (mistakes.length > 0) throw new ConfigError(mistakes)
+  const questions = createQuestions(config.prefix, () => known.asked)
+  const known = createKnown(config, upstream.read, clocks, sentence => { app.log.warn(`postern-gateway: ${sentence}`) })
   for (const method of METHODS) app.addHttpMethod(method, { hasBody: true })
   await app.register(postern, {
     service: config.service,
@@ -165,14 +143,11 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
       const out = outgoing(raw, request.ip, path, query, plain)
       return { method, body, ...out, headers: form === undefined ? out.headers : withLength(out.headers, form) }
     }
-    const password = passwords.some(named)
-    if (password || logouts.some(named)) {
+    const ending = endingOf(method, path)
+    if (ending !== undefined) {
       const answer = await upstream.read(framed(true))
       if ('failed' in answer) return failed(request, reply, answer)
-      if (answer.status < 400 && passage?.who !== undefined) {
-        if (password) await app.postern.credentialsChanged(passage.who.identity.subject, { keep: request })
-        else await reply.posternLogout()
-      }
+      if (answer.status < 400) await end(request, reply, ending)
       if (identity !== null) known.passing?.(request, answer)
       return release(reply, answer)
     }
@@ -182,6 +157,18 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     })
     if (failure !== undefined) bare(request, reply, failure)
     return reply
+  }
+
+  function endingOf (method: string, path: string): 'password' | 'logout' | undefined {
+    const named = fits(method, path)
+    return passwords.some(named) ? 'password' : logouts.some(named) ? 'logout' : undefined
+  }
+
+  async function end (request: FastifyRequest, reply: FastifyReply, ending: 'password' | 'logout'): Promise<void> {
+    const who = inside.passageOf(request.raw)?.who
+    if (who === undefined) return
+    if (ending === 'password') await app.postern.credentialsChanged(who.identity.subject, { keep: request })
+    else await reply.posternLogout()
   }
 
   async function loginCall (
@@ -257,27 +244,34 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     inside.answering.problem(request, reply, statusOf(error), 'unexpected')
     return reply
   })
-  for (const { path, answer } of known.own ?? []) {
-    app.all(path, untyped, async (request, reply) => said(reply, await answer(request)))
+  if (known.asked !== undefined) {
+    answerQuestions(app, {
+      questions,
+      known,
+      inside,
+      publicOrigin: config.publicOrigin,
+      passed: async (request, reply, path) => {
+        const ending = endingOf(request.method, path)
+        if (ending !== undefined) await end(request, reply, ending)
+      }
+    })
+  } else {
+    app.all('/*', untyped, pass)
+    const { upstream: origin, upstreamTimeoutMs: timeoutMs } = config
+    const tunnel = createTunnel({ origin, publicOrigin: config.publicOrigin, timeoutMs })
+    app.server.on('upgrade', (raw, socket, head) => {
+      const target = canonicalTarget(raw.url ?? '')
+      if ('refused' in target) {
+        socket.destroy()
+        return
+      }
+      const { path, headers } = outgoing(raw, inside.addressOf(raw), target.path, target.query, false)
+      tunnel.open(raw, socket, head, path, headers)
+    })
+    app.addHook('preClose', async () => { tunnel.close() })
   }
-  app.all('/*', untyped, pass)
-
-  const { upstream: origin, upstreamTimeoutMs: timeoutMs } = config
-  const tunnel = createTunnel({ origin, publicOrigin: config.publicOrigin, timeoutMs })
-  app.server.on('upgrade', (raw, socket, head) => {
-    const target = canonicalTarget(raw.url ?? '')
-    if ('refused' in target) {
-      socket.destroy()
-      return
-    }
-    const { path, headers } = outgoing(raw, inside.addressOf(raw), target.path, target.query, false)
-    tunnel.open(raw, socket, head, path, headers)
-  })
   let closing = false
-  app.addHook('preClose', async () => {
-    closing = true
-    tunnel.close()
-  })
+  app.addHook('preClose', async () => { closing = true })
   // A connection that was busy when the drain began would be kept alive after its last answer, and the close wait.
   app.addHook('onResponse', async request => {
     if (closing) request.raw.socket.end()
@@ -307,14 +301,7 @@ function withLength (headers: readonly string[], body: Buffer): string[] {
   return body.length === 0 ? rest : [...rest, 'content-length', String(body.length)]
 }
 
-function upstreamError (failure: Failed): Error {
-  return Object.assign(new Error('the console did not answer'), failure)
-}
-
 // The narrowing functions of this boundary: what Fastify hands on without a type.
-function isUpstreamError (error: unknown): error is Error & Failed {
-  return error instanceof Error && 'failed' in error
-}
 function statusOf (error: unknown): number {
   const status: unknown = typeof error === 'object' && error !== null ? Reflect.get(error, 'statusCode') : undefined
   return typeof status === 'number' && status >= 400 && status < 500 ? status : 500

@@ -8,14 +8,20 @@ const HOP_BY_HOP = new Set([
   'proxy-authorization', 'proxy-authenticate', 'expect'
 ])
 
-/** What servers and frameworks take for the path, the method, the client or the user, whoever sent it. */
+/** What servers and frameworks take for another path, host or method than those of the request itself. */
+export const ELSEWHERE: ReadonlySet<string> = new Set([
+  'x-original-url', 'x-original-uri', 'x-original-path', 'x-original-host', 'x-original-method', 'x-rewrite-url', 'x-override-url', 'x-request-uri',
+  'request-uri', 'x-http-path-override', 'x-http-destinationurl', 'x-http-host-override', 'x-proxy-url', 'x-script-name', 'script-name', 'x-envoy-original-path',
+  'x-http-method-override', 'x-http-method', 'x-method-override', 'x-method', 'x-forwarded-path', 'x-forwarded-url', 'x-forwarded-prefix'
+])
+
+/** Beside those, what they take for the client or the user, whoever sent it. */
 const NEVER = new Set([
+  ...ELSEWHERE,
   'forwarded', 'host', 'proxy', 'x-real-ip', 'x-client-ip', 'client-ip', 'x-cluster-client-ip', 'true-client-ip', 'cf-connecting-ip',
   'cf-connecting-ipv6', 'cf-pseudo-ipv4', 'fastly-client-ip', 'x-remote-ip', 'x-remote-addr', 'remote-addr', 'x-originating-ip',
   'x-envoy-external-address', 'x-azure-clientip', 'x-azure-socketip', 'x-appengine-remote-addr', 'wl-proxy-client-ip', 'proxy-client-ip',
-  'x-original-url', 'x-original-uri', 'x-original-host', 'x-original-method', 'x-original-forwarded-for', 'x-original-remote-addr',
-  'x-rewrite-url', 'x-override-url', 'x-http-destinationurl', 'x-host', 'x-http-host-override', 'x-proxy-url', 'x-script-name', 'script-name',
-  'x-envoy-original-path', 'x-http-method-override', 'x-http-method', 'x-method-override', 'x-method', 'x-proto', 'x-scheme', 'x-url-scheme', 'front-end-https',
+  'x-original-forwarded-for', 'x-original-remote-addr', 'x-host', 'x-proto', 'x-scheme', 'x-url-scheme', 'front-end-https',
   'remote-user', 'x-remote-user', 'x-webauth-user', 'x-authenticated-user', 'x-authenticated-userid', 'x-user', 'x-ssl-client-cert', 'x-client-cert', 'x-client-verify'
 ])
 const NEVER_BEGINS = ['x-forwarded-', 'x-forwarded', 'postern-', 'x-auth-request-', 'x-authentik-', 'x-goog-authenticated-', 'x-ms-client-principal', 'x-amzn-oidc-', 'tailscale-user-']
