@@ -37,6 +37,7 @@ async function connected (t: Teardown, url: string, more: Partial<Parameters<typ
 type Store = Awaited<ReturnType<typeof connected>>['pending']
 const who = (subject: string) => ({ tenant: 't1', subject, session: 's', browser: 'b' })
 const opening = { epoch: 1, browserKnown: false, inARow: 0, limits: defaultLimits, lifetimeMs: 600_000, returnPath: '/x' }
+const looking = () => ({ browserKnown: false, limits: defaultLimits })
 const taking = { browserKnown: false, inARow: 0, limits: defaultLimits }
 
 /** Opens, takes and gives back for subjects spread over all slots; answers how many it went through for. */
@@ -46,7 +47,7 @@ async function works (pending: Store, subjects: number): Promise<number> {
     const { slot } = await pending.open(by, 'login', opening)
     const taken = await pending.takeAttempt(by, slot.id, 'subject', taking)
     if (taken.taken === 'taken') await pending.giveBack(taken.receipt, 'accepted')
-    return taken.taken === 'taken' && await pending.read(by, slot.id) === undefined
+    return taken.taken === 'taken' && await pending.read(by, slot.id, looking()) === undefined
   }))
   return all.filter(Boolean).length
 }
@@ -147,7 +148,7 @@ t.test('C-11 a reply that was lost is asked for again: it counts once, and is to
     relay.drop = () => { relay.drop = () => false; return true }
     const sent = await pending.send(by, opened.slot.id, { codeHash: 'hash', browserKnown: false, limits: defaultLimits })
     t.equal(sent.sent, 'sent')
-    const seen = await pending.read(by, opened.slot.id)
+    const seen = await pending.read(by, opened.slot.id, looking())
     answers += defaultLimits.challengeAttempts - (seen?.slot.attemptsLeft ?? 0)
   }
   t.equal(told, 20)
@@ -258,7 +259,7 @@ t.test('C-08 when memory runs out, new challenges get 503 and counts stay', asyn
   await server.config('SET', 'maxmemory', '1')
   await t.rejects(pending.open(who('bob'), 'login', opening), { code: 'unavailable' })
   await server.config('SET', 'maxmemory', '0')
-  t.match(await pending.read(by, slot.id), { slot: { attemptsLeft: defaultLimits.challengeAttempts - 1 } })
+  t.match(await pending.read(by, slot.id, looking()), { slot: { attemptsLeft: defaultLimits.challengeAttempts - 1 } })
 })
 
 t.test('C-12 a wrong Redis ends the start within 15 s with one clear line and without the password', async t => {

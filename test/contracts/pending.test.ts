@@ -76,6 +76,7 @@ const opening = (more: Partial<OpenOptions> = {}): OpenOptions =>
   ({ epoch: 1, browserKnown: false, inARow: 0, limits, lifetimeMs: 10 * MINUTE, ...more })
 const taking = (more: { readonly browserKnown?: boolean; readonly inARow?: number } = {}) =>
   ({ browserKnown: false, inARow: 0, limits, ...more })
+const looking = (browserKnown = false) => ({ browserKnown, limits })
 const sending = (codeHash: string, browserKnown = false) => ({ codeHash, browserKnown, limits })
 const count = (taken: readonly Taken[], what: Taken['taken']) => taken.filter(one => one.taken === what).length
 async function receiptOf (taking: Promise<Taken>) {
@@ -97,7 +98,7 @@ for (const { name, start } of stores) {
     for (const kind of ['step_up', 'enrol_totp', 'enrol_email', 'proof'] as const satisfies readonly SlotKind[]) {
       const slot = await pending.open(who(), kind, opening({ payload: `payload of ${kind}` }))
       ids.add(slot.slot.id)
-      t.match(await pending.read(who(), slot.slot.id), { slot: { kind, payload: `payload of ${kind}` } })
+      t.match(await pending.read(who(), slot.slot.id, looking()), { slot: { kind, payload: `payload of ${kind}` } })
     }
     for (const [, by] of others) ids.add((await pending.open(by, 'login', opening())).slot.id)
     t.equal(ids.size, 5 + others.length, 'every kind and every part of "by" has its own')
@@ -106,9 +107,9 @@ for (const { name, start } of stores) {
     t.match(await pending.open(who(), 'login', opening({ epoch: 2 })), { fresh: true, slot: { epoch: 2 } }, 'another epoch replaces it')
     const replaced = await pending.open(who(), 'login', opening({ epoch: 2, replace: true }))
     t.equal(replaced.fresh, true)
-    t.equal(await pending.read(who(), first.slot.id), undefined, 'an id of a slot that was replaced is gone')
+    t.equal(await pending.read(who(), first.slot.id, looking()), undefined, 'an id of a slot that was replaced is gone')
     advance(10 * MINUTE + 1)
-    t.equal(await pending.read(who(), replaced.slot.id), undefined)
+    t.equal(await pending.read(who(), replaced.slot.id, looking()), undefined)
     t.equal(await pending.find(who(), 'login'), undefined)
     t.equal((await pending.open(who(), 'login', opening({ epoch: 2 }))).fresh, true, 'an expired one is not returned')
   })
@@ -122,13 +123,13 @@ for (const { name, start } of stores) {
           t.match(await pending.takeAttempt(by, slot.id, budget, taking()), { taken: 'gone' }, words)
         }
         t.match(await pending.send(by, slot.id, sending('h')), { sent: 'gone' }, words)
-        t.equal(await pending.read(by, slot.id), undefined, words)
+        t.equal(await pending.read(by, slot.id, looking()), undefined, words)
         await pending.end(by, slot.id)
       }
       for (const id of ['', 'x', 'A'.repeat(39), `${slot.id.slice(0, -1)}${slot.id.endsWith('A') ? 'B' : 'A'}`, `${slot.id}A`, `${slot.id}=`]) {
         t.match(await pending.takeAttempt(who(), id, 'subject', taking()), { taken: 'gone' }, id)
       }
-      t.match(await pending.read(who(), slot.id), { slot: { attemptsLeft: 5, mailedHash: null }, waitForMs: 0 }, 'nothing was counted')
+      t.match(await pending.read(who(), slot.id, looking()), { slot: { attemptsLeft: 5, mailedHash: null }, waitForMs: 0 }, 'nothing was counted')
     }
   })
 
@@ -148,7 +149,7 @@ for (const { name, start } of stores) {
       }
       t.equal(next.taken, 'waiting', `after ${failures}`)
       if (next.taken === 'waiting') t.ok(next.waitForMs > expected - 5_000 && next.waitForMs <= expected, `${next.waitForMs} of ${expected}`)
-      t.match(await pending.read(who('alice', `s${failures}`), slot.id), { slot: { attemptsLeft: 4 } }, 'waiting spends nothing')
+      t.match(await pending.read(who('alice', `s${failures}`), slot.id, looking()), { slot: { attemptsLeft: 4 } }, 'waiting spends nothing')
       advance(expected + 1)
     }
     t.equal(expected, 480_000)
@@ -183,13 +184,13 @@ for (const { name, start } of stores) {
     const used = await receiptOf(pending.takeAttempt(who(), slot.id, 'subject', taking({ inARow: 4 })))
     t.match(await pending.takeAttempt(who(), slot.id, 'subject', taking()), { taken: 'waiting' })
     await pending.giveBack(used, 'used')
-    t.match(await pending.read(who(), slot.id), { slot: { attemptsLeft: 5 }, waitForMs: 0 }, 'the wait that it began ends with it')
+    t.match(await pending.read(who(), slot.id, looking()), { slot: { attemptsLeft: 5 }, waitForMs: 0 }, 'the wait that it began ends with it')
     const wrong = await pending.takeAttempt(who(), slot.id, 'subject', taking())
     t.equal(wrong.taken, 'taken')
     advance(31_000)
     const right = await receiptOf(pending.takeAttempt(who(), slot.id, 'subject', taking()))
     await pending.giveBack(right, 'accepted')
-    t.equal(await pending.read(who(), slot.id), undefined)
+    t.equal(await pending.read(who(), slot.id, looking()), undefined)
     const fresh = await pending.open(who(), 'login', opening())
     t.match(fresh, { fresh: true, waitForMs: 0 })
     for (let i = 0; i < 4; i++) t.equal((await pending.takeAttempt(who(), fresh.slot.id, 'subject', taking())).taken, 'taken', 'the count began anew')
@@ -264,7 +265,7 @@ for (const { name, start } of stores) {
         sent += 1
         t.match(first.slot, { mailedHash: `hash ${minute}`, mailedAt: Number })
         t.match(await pending.send(by, slot.id, sending('second')), { sent: 'waiting' })
-        t.match(await pending.read(by, slot.id), { slot: { mailedHash: `hash ${minute}` } })
+        t.match(await pending.read(by, slot.id, looking()), { slot: { mailedHash: `hash ${minute}` } })
       }
       if (minute === 58) t.equal(sent, 5)
       advance(2 * MINUTE)
@@ -295,12 +296,40 @@ for (const { name, start } of stores) {
     t.equal(await replica.held(who(), shared.slot.id), undefined)
     t.equal(await replica.held(who('bob'), one.slot.id), undefined)
     await pending.giveBack(await receiptOf(pending.takeAttempt(who(), one.slot.id, 'subject', taking())), 'accepted')
-    t.equal(await pending.read(who(), one.slot.id), undefined)
+    t.equal(await pending.read(who(), one.slot.id, looking()), undefined)
     t.equal(await pending.held(who(), one.slot.id), 'one')
     t.equal(await pending.held(who(), two.slot.id), 'two')
-    t.match(await pending.read(who(), two.slot.id), { slot: { attemptsLeft: 5 } })
+    t.match(await pending.read(who(), two.slot.id, looking()), { slot: { attemptsLeft: 5 } })
     advance(11 * MINUTE + 1)
-    t.equal(await pending.read(who(), two.slot.id), undefined)
+    t.equal(await pending.read(who(), two.slot.id, looking()), undefined)
+  })
+
+  t.test(`${name}: a look shows the waits that the asking browser would meet, on every replica`, async t => {
+    const { pending, replica } = await start(t)
+    const thief = who('alice', 'thief', 'b9')
+    const theirs = await pending.open(thief, 'login', opening({ inARow: 30 }))
+    await pending.takeAttempt(thief, theirs.slot.id, 'subject', taking({ inARow: 30 }))
+    const own = await pending.open(who(), 'login', opening({ browserKnown: true }))
+    await pending.send(who(), own.slot.id, sending('h', true))
+    for (const one of [pending, replica]) {
+      t.match(await one.read(who(), own.slot.id, looking(true)), { waitForMs: 0 }, 'a known browser does not wait for a thief')
+      const known = await one.read(who(), own.slot.id, looking(true))
+      t.ok((known?.mailWaitMs ?? 0) > 50_000, `mailed a moment ago: ${known?.mailWaitMs ?? 'gone'}`)
+      const thiefs = await one.read(thief, theirs.slot.id, looking())
+      t.ok((thiefs?.waitForMs ?? 0) > 0, 'the thief does')
+    }
+  })
+
+  t.test(`${name}: a held answer is only for the "by" it was held for, and what is gone tells the time`, async t => {
+    const { pending, replica } = await start(t)
+    const { slot } = await pending.open(who(), 'login', opening({ held: 'kept' }))
+    for (const [words, by] of others) t.equal(await replica.held(by, slot.id), undefined, words)
+    t.equal(await replica.held(who(), slot.id), 'kept')
+    const now = await pending.now()
+    for (const gone of [
+      await pending.send(who('bob'), slot.id, sending('h')),
+      await pending.takeAttempt(who('bob'), slot.id, 'subject', taking())
+    ]) t.ok(Math.abs(gone.now - now) < 60_000, `${gone.now} of ${now}`)
   })
 
   t.test(`${name}: no key is without an end, the clock is the store's own, and names move no key`, async t => {
@@ -312,7 +341,7 @@ for (const { name, start } of stores) {
         await pending.takeAttempt(who(subject), slot.id, 'subject', taking())
         await pending.takeAttempt(who(subject), slot.id, 'backup_code', taking())
         await pending.send(who(subject), slot.id, sending('h'))
-        t.match(await pending.read(who(subject), slot.id), { slot: { by: { subject }, attemptsLeft: 3, returnPath: '/x' } }, subject)
+        t.match(await pending.read(who(subject), slot.id, looking()), { slot: { by: { subject }, attemptsLeft: 3, returnPath: '/x' } }, subject)
       }
       await pending.open(who(subject), 'login', opening({ held: 'h' }))
     }

@@ -5,6 +5,7 @@ import t, { type Test } from 'tap'
 import { toBy } from '../../service/src/http/ask.ts'
 import { csrfToken } from '../../service/src/http/csrf.ts'
 import { by, startService, type Answer, type Service, type WireBy } from '../helpers/service.ts'
+import { defaultLimits } from '../../service/src/domain/policy.ts'
 
 t.setTimeout(300_000)
 
@@ -116,7 +117,8 @@ async function counted (s: Service, slots: readonly Slot[]): Promise<unknown> {
   const now = s.clock.now()
   const bys = slots.flatMap(({ owner }) => [owner, ...others(owner).map(([, other]) => other)])
   return {
-    slots: await Promise.all(slots.map(async ({ owner, id }) => await s.app.pending.read(toBy(s.app.sealer, 't1', owner), id))),
+    slots: await Promise.all(slots.map(async ({ owner, id }) =>
+      await s.app.pending.read(toBy(s.app.sealer, 't1', owner), id, { browserKnown: false, limits: defaultLimits }))),
     // A language is what a console says of its user, and is said by pages too.
     states: (await Promise.all(bys.map(async one => await s.app.records.subject(toBy(s.app.sealer, 't1', one), now))))
       .map(state => ({ ...state, locale: null })),

@@ -42,7 +42,7 @@ export function createMemoryPending ({
   const names = createSlotNames({ sealer, randomness })
   const slots = new Map<string, Live>()
   /** Held answers, by the id of their slot, which they outlive for an idempotent repeat. */
-  const answers = new Map<string, { readonly held: string; readonly until: number }>()
+  const answers = new Map<string, { readonly held: string; readonly by: string; readonly until: number }>()
   const budgets = new Map<string, Map<string, Budget>>()
   let swept = 0
 
@@ -108,8 +108,6 @@ export function createMemoryPending ({
     }
     return Math.max(...waits)
   }
-  /** Limits and budget choice of the last open, so that a mere look shows the same waits. */
-  const seen = new WeakMap<object, { readonly browserKnown: boolean; readonly limits: Limits }>()
 
   return {
     open: async (by, kind, options) => {
@@ -149,10 +147,9 @@ export function createMemoryPending ({
         }
         slots.set(key ?? id, live)
         if (options.held !== undefined) {
-          answers.set(id, { held: options.held, until: live.slot.expiresAt + REPEAT_MS })
+          answers.set(id, { held: options.held, by: oneText(by), until: live.slot.expiresAt + REPEAT_MS })
         }
       }
-      seen.set(live, options)
       return {
         slot: live.slot,
         now,
@@ -162,17 +159,16 @@ export function createMemoryPending ({
       }
     },
 
-    read: async (by, id) => {
+    read: async (by, id, { browserKnown, limits }) => {
       const now = clock.now()
       const found = liveAt(by, id, now)
       if (found === undefined) return undefined
-      const { browserKnown, limits } = seen.get(found.live) ?? { browserKnown: false, limits: undefined }
       const budget = budgetOf(by, browserKnown)
       return {
         slot: found.live.slot,
         now,
         waitForMs: Math.max(0, budget.waitUntil - now),
-        mailWaitMs: limits === undefined ? 0 : mailWait(budget, found.live.slot, limits, now)
+        mailWaitMs: mailWait(budget, found.live.slot, limits, now)
       }
     },
 
@@ -241,13 +237,12 @@ export function createMemoryPending ({
       if (wait > 0) return { sent: 'waiting', waitForMs: wait, now }
       budget.mails.push(now)
       found.live.slot = { ...found.live.slot, mailedHash: codeHash, mailedAt: now }
-      seen.set(found.live, { browserKnown, limits })
       return { sent: 'sent', slot: found.live.slot, now }
     },
 
     held: async (by, id) => {
-      const answer = names.read(by, id) === undefined ? undefined : answers.get(id)
-      return answer !== undefined && answer.until > clock.now() ? answer.held : undefined
+      const answer = answers.get(id)
+      return answer !== undefined && answer.by === oneText(by) && answer.until > clock.now() ? answer.held : undefined
     },
 
     end: async (by, id) => {

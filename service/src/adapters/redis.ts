@@ -13,6 +13,8 @@ type Reply = readonly string[]
 
 /** Length of an attempt's operation id, in characters of base64url. */
 const OPERATION = 6
+/** Of mails, where nobody asks how long to wait for one. */
+const NO_LIMITS = [0, 1e9, 1e9] as const
 
 interface RedisReceipt extends Receipt {
   readonly operation: string
@@ -30,7 +32,6 @@ export interface RedisPendingOptions {
 export function createRedisPending ({ redis, sealer, randomness, offsetMs = () => 0 }: RedisPendingOptions): Pending {
   const names = createSlotNames({ sealer, randomness })
   for (const [name, { keys, lua }] of Object.entries(SCRIPTS)) redis.defineCommand(name, { numberOfKeys: keys, lua })
-  const limitsOf = new Map<string, Limits>()
 
   const calls = createRedisCalls(redis)
   const run = async (
@@ -76,16 +77,11 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
   }
   const now = (reply: Reply) => Number(reply[1])
   const mailArgs = (limits: Limits) => [limits.mailResendSeconds * 1000, limits.mailPerHour, limits.mailPerDay]
-  /** The limits a tenant opened its last slot with, so that a mere look shows the same waits. */
-  const lastLimits = (tenant: string) => {
-    const limits = limitsOf.get(tenant)
-    return limits === undefined ? [0, 1e9, 1e9] : mailArgs(limits)
-  }
+  const time = async () => now(await run('posternNow', ['{postern}n'], ''))
 
   return {
     open: async (by, kind, options) => {
       const { limits } = options
-      limitsOf.set(by.tenant, limits)
       const isHeld = options.held !== undefined
       const id = names.newId(by, kind, isHeld)
       const random = names.read(by, id)?.random ?? ''
@@ -105,7 +101,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
         options.replace === true ? '1' : '0',
         options.inARow,
         isHeld ? '1' : '0',
-        options.held ?? '',
+        options.held === undefined ? '' : names.slot(by, kind) + options.held,
         ...mailArgs(limits)
       )
       return {
@@ -117,17 +113,17 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
       }
     },
 
-    read: async (by, id) => {
+    read: async (by, id, { browserKnown, limits }) => {
       const read = names.read(by, id)
       if (read === undefined) return undefined
       const keys = keysOf(by)
       const reply = await run(
         'posternRead',
         [keys.byId(read), keys.budget],
-        '',
+        fieldOf(by, browserKnown),
         read.random,
         names.slot(by, read.kind),
-        ...lastLimits(by.tenant)
+        ...mailArgs(limits)
       )
       return reply[0] === 'gone'
         ? undefined
@@ -141,18 +137,13 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
 
     find: async (by, kind) => {
       const keys = keysOf(by)
-      const reply = await run('posternRead', [keys.slot(kind), keys.budget], '', '', '', ...lastLimits(by.tenant))
+      const reply = await run('posternRead', [keys.slot(kind), keys.budget], '', '', '', ...NO_LIMITS)
       return reply[0] === 'gone' || Number(reply[4]) <= 0 ? undefined : slotOf(by, kind, false, reply).id
     },
 
     takeAttempt: async (by, id, budget, { browserKnown, inARow, limits }) => {
       const read = names.read(by, id)
-      if (read === undefined) {
-        return {
-          taken: 'gone',
-          now: Number((await run('posternNow', [`{${names.tag(by.tenant, by.subject)}}n`], ''))[1])
-        }
-      }
+      if (read === undefined) return { taken: 'gone', now: await time() }
       const operation = Buffer.from(randomness.bytes(5)).toString('base64url').slice(0, OPERATION)
       const keys = keysOf(by)
       const common = [read.random, names.slot(by, read.kind), operation] as const
@@ -209,7 +200,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
 
     send: async (by, id, { codeHash, browserKnown, limits }) => {
       const read = names.read(by, id)
-      if (read === undefined) return { sent: 'gone', now: 0 }
+      if (read === undefined) return { sent: 'gone', now: await time() }
       const keys = keysOf(by)
       const reply = await run(
         'posternSend',
@@ -233,7 +224,9 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
     held: async (by, id) => {
       const read = names.read(by, id)
       if (read === undefined || !read.held) return undefined
-      return (await calls.twice(async () => await redis.get(keysOf(by).held(read.random)))) ?? undefined
+      const kept = await calls.twice(async () => await redis.get(keysOf(by).held(read.random)))
+      const name = names.slot(by, read.kind)
+      return kept?.startsWith(name) === true ? kept.slice(name.length) : undefined
     },
 
     end: async (by, id) => {
@@ -246,7 +239,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
     clearBudget: async (tenant, subject) => {
       await calls.twice(async () => await redis.del(`{${names.tag(tenant, subject)}}b`))
     },
-    now: async () => Number((await run('posternNow', ['{postern}n'], ''))[1]),
+    now: time,
     check: async () => {
       await run('posternNow', ['{postern}n'], '')
     },

@@ -163,6 +163,9 @@ export function createChallenges ({
     }
   }
 
+  const readSlot = async (tenant: Tenant, ask: Ask, state: SubjectState, id: string) =>
+    await pending.read(ask.by, id, { browserKnown: state.browserKnown, limits: tenant.policy.limits })
+
   const sendCode = async (tenant: Tenant, ask: Ask, state: SubjectState, id: string, address: string) => {
     const code = randomness.digits(6)
     const sent = await pending.send(ask.by, id, {
@@ -191,13 +194,14 @@ export function createChallenges ({
 
   /** Refused without counting; whoever does not hold the challenge, or was reset since, learns only that it is gone. */
   const uncounted = async (
+    tenant: Tenant,
     ask: Ask,
     state: SubjectState,
     id: string,
     refused: 'malformed' | 'locked'
   ): Promise<Looked> => ({
     looked: 'refused',
-    verdict: (await pending.read(ask.by, id))?.slot.epoch === state.epoch ? { verdict: refused } : { verdict: 'gone' }
+    verdict: (await readSlot(tenant, ask, state, id))?.slot.epoch === state.epoch ? { verdict: refused } : { verdict: 'gone' }
   })
 
   /** Takes an attempt, then looks. The order is the rule: nothing is compared before a failure is booked for it. */
@@ -206,11 +210,11 @@ export function createChallenges ({
       .map(factor => ({ factor, code: factor.normalise(typed) }))
       .filter(({ factor, code }) => factor.accepts.test(code))
     const first = offered[0]
-    if (first === undefined) return await uncounted(ask, state, id, 'malformed')
+    if (first === undefined) return await uncounted(tenant, ask, state, id, 'malformed')
     const candidates = offered.filter(({ factor }) => factor.budget === first.factor.budget)
     const { limits } = tenant.policy
     if (state.lockedAt !== null && candidates.every(({ factor }) => !factor.whileLocked)) {
-      return await uncounted(ask, state, id, 'locked')
+      return await uncounted(tenant, ask, state, id, 'locked')
     }
     const attempt = await attempts.take(tenant, ask, state, id, first.factor.budget, ['login', 'step_up'])
     if (attempt.attempt === 'refused') return { looked: 'refused', verdict: attempt.verdict }
@@ -407,16 +411,16 @@ export function createChallenges ({
     answer,
 
     view: async (tenant, ask, id) => {
-      const live = await pending.read(ask.by, id)
+      const state = await records.subject(ask.by, clock.now())
+      const live = await readSlot(tenant, ask, state, id)
       const purpose = live === undefined ? undefined : purposeOf(live.slot.kind)
       if (live === undefined || purpose === undefined) return undefined
-      const state = await records.subject(ask.by, live.now)
       return live.slot.epoch === state.epoch ? viewOf(tenant, ask, state, live, purpose) : undefined
     },
 
     send: async (tenant, ask, id) => {
       const state = await records.subject(ask.by, clock.now())
-      const live = await pending.read(ask.by, id)
+      const live = await readSlot(tenant, ask, state, id)
       const purpose = live === undefined ? undefined : purposeOf(live.slot.kind)
       if (live === undefined || purpose === undefined || live.slot.epoch !== state.epoch) {
         throw new Problem('challenge_gone')

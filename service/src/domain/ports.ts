@@ -113,10 +113,14 @@ export interface Opened {
 export interface Pending {
   /** The live slot of `by` and kind, or a new one. */
   readonly open: (by: By, kind: SlotKind, options: OpenOptions) => Promise<Opened>
-  /** Looks at a live slot; `undefined` if it is gone or not of `by`. Counts nothing. */
+  /**
+   * Looks at a live slot; `undefined` if it is gone or not of `by`. Counts nothing. The waits are those that an attempt
+   * and a mail with these options would meet.
+   */
   readonly read: (
     by: By,
-    id: string
+    id: string,
+    options: { readonly browserKnown: boolean; readonly limits: Limits }
   ) => Promise<
     { readonly slot: Slot; readonly now: number; readonly waitForMs: number; readonly mailWaitMs: number } | undefined
   >
@@ -147,7 +151,7 @@ export interface Pending {
     id: string,
     options: { readonly codeHash: string; readonly browserKnown: boolean; readonly limits: Limits }
   ) => Promise<Sent>
-  /** The held answer of a slot. */
+  /** The held answer of a slot, which it outlives for an equal repeat; `undefined` for whoever is not its `by`. */
   readonly held: (by: By, id: string) => Promise<string | undefined>
   /** Ends the slot. */
   readonly end: (by: By, id: string) => Promise<void>

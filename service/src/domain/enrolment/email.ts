@@ -36,7 +36,7 @@ export function createEmailEnrolment (
     if (wanted === undefined || wanted === '') throw new Problem('address_missing')
     const to = singleMailbox(wanted)
     if (to === undefined) throw new Problem('address_invalid')
-    const before = await live(ask, state, 'enrol_email')
+    const before = await live(tenant, ask, state, 'enrol_email')
     const same = before !== undefined && keptOf(ask, before.slot).secret === to
     if (same && before.mailWaitMs > 0) return begunEmail(ask, before.slot, before.now, before.mailWaitMs)
     const enrolmentCodeHash =
@@ -55,7 +55,7 @@ export function createEmailEnrolment (
 
   const pendingEmail: Enrolments['pendingEmail'] = async (tenant, ask) => {
     const state = await records.subject(ask.by, clock.now())
-    const found = await live(ask, state, 'enrol_email')
+    const found = await live(tenant, ask, state, 'enrol_email')
     return found === undefined ? undefined : begunEmail(ask, found.slot, found.now, found.mailWaitMs)
   }
 
@@ -63,7 +63,11 @@ export function createEmailEnrolment (
     const state = await records.subject(ask.by, clock.now())
     const code = normaliseDigits(typed)
     if (!/^\d{6}$/.test(code)) {
-      return (await pending.read(ask.by, id)) === undefined ? { verdict: 'gone' } : { verdict: 'malformed' }
+      const read = await pending.read(ask.by, id, {
+        browserKnown: state.browserKnown,
+        limits: tenant.policy.limits
+      })
+      return read === undefined ? { verdict: 'gone' } : { verdict: 'malformed' }
     }
     const attempt = await attempts.take(tenant, ask, state, id, 'subject', ['enrol_email'])
     if (attempt.attempt === 'refused') return attempt.verdict

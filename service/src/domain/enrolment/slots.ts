@@ -48,9 +48,14 @@ export function createSlots ({ pending, sealer, randomness, mailer }: Enrolments
   }
 
   /** The live slot of `by` and kind under the subject's epoch. */
-  const live = async (ask: Ask, state: SubjectState, kind: SlotKind) => {
+  const live = async (tenant: Tenant, ask: Ask, state: SubjectState, kind: SlotKind) => {
     const id = await pending.find(ask.by, kind)
-    const read = id === undefined ? undefined : await pending.read(ask.by, id)
+    const read = id === undefined
+      ? undefined
+      : await pending.read(ask.by, id, {
+        browserKnown: state.browserKnown,
+        limits: tenant.policy.limits
+      })
     return read === undefined || read.slot.epoch !== state.epoch ? undefined : read
   }
 

@@ -36,7 +36,7 @@ export function createTotpEnrolment (
     const state = await records.subject(ask.by, now)
     const right = rightOf(tenant, state, now, true)
     await notices.remember(tenant, ask, state, now)
-    const before = await live(ask, state, 'enrol_totp')
+    const before = await live(tenant, ask, state, 'enrol_totp')
     if (before !== undefined) return begunTotp(tenant, ask, before.slot, before.now)
     const enrolmentCodeHash = right.right === 'first' ? await prove(tenant, ask, state, now, proof) : null
     const secret = Buffer.from(randomness.bytes(20)).toString('base64url')
@@ -48,7 +48,7 @@ export function createTotpEnrolment (
 
   const pendingTotp: Enrolments['pendingTotp'] = async (tenant, ask) => {
     const state = await records.subject(ask.by, clock.now())
-    const found = await live(ask, state, 'enrol_totp')
+    const found = await live(tenant, ask, state, 'enrol_totp')
     return found === undefined ? undefined : begunTotp(tenant, ask, found.slot, found.now)
   }
 
@@ -56,7 +56,11 @@ export function createTotpEnrolment (
     const state = await records.subject(ask.by, clock.now())
     const code = normaliseDigits(typed)
     if (!/^\d{6}$/.test(code)) {
-      return (await pending.read(ask.by, id)) === undefined ? { verdict: 'gone' } : { verdict: 'malformed' }
+      const read = await pending.read(ask.by, id, {
+        browserKnown: state.browserKnown,
+        limits: tenant.policy.limits
+      })
+      return read === undefined ? { verdict: 'gone' } : { verdict: 'malformed' }
     }
     // Renewing is the way out of a lock, so it does not wait behind what the attacker spent.
     const budget = state.lockedAt === null ? 'subject' : 'backup_code'
