@@ -8,7 +8,7 @@ import t from 'tap'
 import { createCredentials, stripOurs } from '../../plugin/src/credentials.ts'
 import { canonicalTarget, pattern, returnPath } from '../../plugin/src/path.ts'
 import { bindingName, binding } from '../helpers/console.ts'
-import { loginsOf, pathsOf } from '../helpers/readings.ts'
+import { habitOf, loginsOf, pathsOf } from '../helpers/readings.ts'
 
 t.setTimeout(600_000)
 
@@ -110,7 +110,7 @@ t.test('a Cookie header that is accepted shows one login to every reader, and to
     const presented = read(['Cookie', text], '')
     if ('refused' in presented) return
     accepted++
-    const found = loginsOf({ url: '/', headers: { cookie: text } }, 'sid', ['ann.1', 'bob.1'])
+    const found = loginsOf({ url: '/', headers: { cookie: text } }, habitOf('sid'), ['ann.1', 'bob.1'])
     if (found.length > 1) throw new Error(`${JSON.stringify(text)} shows ${found.join(' and ')}`)
     const parsed = app.parseCookie(text)['sid']
     if (found.length === 1 && parsed !== undefined && parsed !== '' && ['ann.1', 'bob.1'].includes(parsed) && parsed !== found[0]) throw new Error(`the console reads ${parsed} in ${JSON.stringify(text)}`)

@@ -2,7 +2,7 @@
 
 import type { Test } from 'tap'
 import { createLane, sendAll, type Attempt, type Row } from './attack.ts'
-import { loginsOf, pathsOf, type Received } from './readings.ts'
+import { habitOf, loginsOf, pathsOf, type Habit, type Received } from './readings.ts'
 import { framings, headerTricks, METHODS, spellingsOf, twoLogins } from './spellings.ts'
 
 /** A request as the console's log has it. */
@@ -20,6 +20,8 @@ export interface AttackTarget {
   readonly base: string
   readonly log: readonly Logged[]
   readonly cookie: string
+  /** What the console reads a login from, where it is not this cookie and the usual headers. */
+  readonly reads?: Habit
   /** Header lines of sessions: passed nothing; passed login alone; passed login and step-up. */
   readonly unverified: string
   readonly verified: string
@@ -63,8 +65,9 @@ export async function attack (t: Test, target: AttackTarget): Promise<Row[]> {
   const path = { protected: `${base}/protected`, sensitive: `${base}/settings` }
   const rows: Row[] = []
   const methods = [...METHODS, ...(target.sockets ? ['UPGRADE'] : [])]
+  const { cookie, reads: habit = habitOf(cookie) } = target
   const candidates = [ids.unverified, ids.verified, ids.fresh]
-  const readBy = (one: Logged, id: string): boolean => loginsOf(one, target.cookie, candidates).includes(id)
+  const readBy = (one: Logged, id: string): boolean => loginsOf(one, habit, candidates).includes(id)
   const readings = (one: Logged): string[] => pathsOf(target.proxied ? one : { url: one.url, headers: {} })
   const isOpen = (one: Logged): boolean => one.route === 'open' || (one.route === undefined && (!one.upgrade || target.openToSockets === true) && one.url.split('?')[0] === open)
   const isSensitive = (one: Logged): boolean => one.route === 'sensitive' || ((one.route === undefined || one.upgrade) &&

@@ -186,7 +186,7 @@ export function makeVerified (
   const session = createHash('sha256').update(`postern-session\0${kind}\0${sid}`).digest('base64url')
   fake.passed.set(session, {
     subject: sid.split('.')[0] ?? '',
-    browser: createHash('sha256').update(`postern-browser\0${browser}`).digest('base64url'),
+    browser: browser === '' ? 'none' : createHash('sha256').update(`postern-browser\0${browser}`).digest('base64url'),
     loginAt: Date.now(),
     stepUpAt: stepUpSecondsAgo === undefined ? null : Date.now() - stepUpSecondsAgo * 1000
   })

@@ -6,6 +6,10 @@ export interface Received {
   readonly headers: Readonly<Record<string, unknown>>
 }
 
+/** A console with this session cookie, that takes tokens in the usual places too. */
+export const habitOf = (cookie: string): Habit =>
+  ({ cookie, headers: ['authorization', 'x_api_key'], query: ['access_token', 'token'] })
+
 const fold = (name: string): string =>
   decoded(decoded(name.replaceAll('+', ' '))).normalize('NFKC').toUpperCase().toLowerCase().replace(/[\s"'\0]/g, '').replace(/(?!^)\[.*$/s, '').replace(/[.-]/g, '_')
 
@@ -19,18 +23,25 @@ function decoded (text: string): string {
 
 const textOf = (value: unknown): string => Array.isArray(value) ? value.join('; ') : String(value ?? '')
 
+/** What a console reads a login from, folded. */
+export interface Habit {
+  readonly cookie: string | undefined
+  readonly headers: readonly string[]
+  readonly query: readonly string[]
+}
+
 /** Sessions that some console would take from this request: first or last duplicate, commas, quotes, escapes. */
-export function loginsOf ({ url, headers }: Received, cookieName: string, candidates: readonly string[]): string[] {
+export function loginsOf ({ url, headers }: Received, habit: Habit, candidates: readonly string[]): string[] {
   const found = new Set<string>()
   const cookie = textOf(headers['cookie'])
   for (const piece of [...cookie.split(';'), ...cookie.split(/[;,]/)]) {
     const equals = piece.indexOf('=')
-    if (equals === -1 || fold(piece.slice(0, equals)) !== fold(cookieName)) continue
+    if (equals === -1 || habit.cookie === undefined || fold(piece.slice(0, equals)) !== fold(habit.cookie)) continue
     const value = decoded(piece.slice(equals + 1)).replace(/^[\s"']+|[\s"'\0]+$/g, '')
     for (const one of candidates) if (value === one) found.add(one)
   }
   for (const [name, value] of Object.entries(headers)) {
-    if (!['authorization', 'x_api_key'].includes(fold(name))) continue
+    if (!habit.headers.includes(fold(name))) continue
     const text = textOf(value)
     const basic = /\bbasic +([A-Za-z0-9+/=]+)/i.exec(text)?.[1]
     for (const one of candidates) {
@@ -39,7 +50,7 @@ export function loginsOf ({ url, headers }: Received, cookieName: string, candid
   }
   for (const pair of url.split(/[?&;#]/).slice(1)) {
     const equals = pair.indexOf('=')
-    if (!['access_token', 'token'].includes(fold(pair.slice(0, equals)))) continue
+    if (!habit.query.includes(fold(pair.slice(0, equals)))) continue
     for (const one of candidates) if (decoded(pair.slice(equals + 1)) === one) found.add(one)
   }
   return [...found]
