@@ -4,6 +4,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { chromium } from 'playwright-core'
 import t from 'tap'
+import { lines, raw } from '../helpers/console.ts'
 import { bindingCookie, served, startGateway, startUpstream, wire } from '../helpers/gateway.ts'
 import { freePort } from '../helpers/redis.ts'
 import { startService, type StartOptions, type Teardown } from '../helpers/service.ts'
@@ -334,4 +335,103 @@ t.test('kingmo888: neither login, nor any spelling of one, hands out a session o
     const token = [...console.tokens.keys()].at(-1) ?? ''
     t.equal((await fetch(`${gateway.url}/api/ab`, { headers: { authorization: `Bearer ${token}` } })).status, 401, `${path}: its token opens nothing`)
   }
+})
+
+/** A console with tokens that no preset knows. */
+async function startTokens (t: Teardown) {
+  const tokens = new Map<string, string>()
+  const upstream = await startUpstream(t, (request, response, body) => {
+    const json = (status: number, value: unknown): void => {
+      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value))
+    }
+    void body().then(text => {
+      const user = tokens.get(String(request.headers['x-token'] ?? ''))
+      if (request.url === '/auth') {
+        const { user: name, password } = JSON.parse(text) as Body
+        if (password !== `${name}-password`) { json(403, { error: 'wrong' }); return }
+        const token = randomBytes(16).toString('hex')
+        tokens.set(token, String(name))
+        json(200, { data: { jwt: token } })
+      } else if (request.url === '/') response.writeHead(200, { 'content-type': 'text/html' }).end('<h1>home</h1>')
+      else if (user === undefined) json(401, {})
+      else if (request.url === '/me') json(200, { user: { uid: user, mail: `${user}@console.example`, label: user.toUpperCase() } })
+      else json(request.url === '/refuses' ? 409 : 200, { seen: request.url, user })
+    })
+  })
+  return { ...upstream, tokens }
+}
+
+const TOKEN_ENV = {
+  POSTERN_GATEWAY_GENERIC_TOKEN_HEADER: 'X-Token',
+  POSTERN_GATEWAY_GENERIC_TOKEN_KEY: 'token',
+  POSTERN_GATEWAY_GENERIC_WHO: 'GET /me',
+  POSTERN_GATEWAY_GENERIC_SUBJECT: 'user.uid',
+  POSTERN_GATEWAY_GENERIC_EMAIL: 'user.mail',
+  POSTERN_GATEWAY_GENERIC_DISPLAY_NAME: 'user.label',
+  POSTERN_GATEWAY_GENERIC_LOGIN: 'POST /auth',
+  POSTERN_GATEWAY_GENERIC_LOGIN_TOKEN: 'data.jwt',
+  POSTERN_GATEWAY_GENERIC_PASSWORD: 'POST /password, POST /refuses',
+  POSTERN_GATEWAY_GENERIC_LOGOUT: 'POST /logout'
+}
+
+const jar = (answer: { readonly headers: Headers }): string => answer.headers.getSetCookie().map(one => one.split(';')[0]).join('; ')
+
+/** A browser without Chromium: the form of the verification page. */
+async function answerPage (origin: string, path: string, cookie: string, code: string): Promise<Response> {
+  const page = await (await fetch(origin + path, { headers: { cookie, accept: 'text/html' } })).text()
+  const field = (name: string): string => new RegExp(`name="${name}" value="([^"]*)"`).exec(page)?.[1] ?? ''
+  return await fetch(origin + path, {
+    method: 'POST',
+    redirect: 'manual',
+    headers: { cookie, origin, accept: 'text/html', 'content-type': 'application/x-www-form-urlencoded' },
+    body: new URLSearchParams({ csrf: field('csrf'), idempotency_key: field('idempotency_key'), code })
+  })
+}
+
+t.test('generic with tokens: a login is held, its page puts the token where the console looks, and log-out ends it', { timeout: 120_000 }, async t => {
+  const console = await startTokens(t)
+  const { service, origin, gateway } = await behind(t, 'generic', console, { env: TOKEN_ENV })
+  const { key } = await service.enrol(wire('alice', 'token', 'elsewhere', 'x'))
+  t.match((await post(`${origin}/auth`, { user: 'alice', password: 'no' })).body, { error: 'wrong' })
+  t.match((await post(`${origin}/auth`, { user: 'plain', password: 'plain-password' })).body, { data: { jwt: /^\w{32}$/ } })
+
+  const held = await post(`${origin}/auth`, { user: 'alice', password: 'alice-password' })
+  t.match(held, { status: 401, body: { code: 'login_required', verify_url: /^\/2fa\/verify\// } })
+  const token = [...console.tokens.keys()].at(-1) ?? ''
+  t.notMatch(JSON.stringify(held.body), token)
+  const cookie = jar(held)
+  const document = await raw(gateway.port, lines('GET', '/', [`Cookie: ${cookie}`, 'Accept: text/html', 'Sec-Fetch-Mode: navigate']))
+  t.equal(document.headers['location'], held.body['verify_url'], 'the next document is our page')
+  service.nextStep()
+  const right = await answerPage(origin, String(held.body['verify_url']), cookie, service.code(key))
+  const page = await right.text()
+  t.match(page, /data-keys="[^"]*token[^"]*"/)
+  t.match(page, new RegExp(`data-value="${token}"`))
+  const bound = jar(right)
+  const call = async (method: string, path: string, one = token): Promise<number> =>
+    (await fetch(origin + path, { method, headers: { 'x-token': one, cookie: bound } })).status
+  t.equal(await call('GET', '/devices'), 200)
+  t.equal((await fetch(`${origin}/devices`, { headers: { 'x-token': token } })).status, 401, 'not in another browser')
+
+  t.equal(await call('POST', '/refuses'), 409)
+  t.equal(await call('GET', '/devices'), 200, 'a password call that failed changed nothing')
+  t.equal(await call('POST', '/password'), 200)
+  t.equal(await call('GET', '/devices'), 200, 'who changed the password stays')
+  t.equal(await call('POST', '/logout'), 200)
+  t.equal(await call('GET', '/devices'), 401, 'logged out')
+})
+
+t.test('generic with tokens: who may not go on at a page, must enrol, or comes while the service is away', { timeout: 120_000 }, async t => {
+  const console = await startTokens(t)
+  const login = { user: 'alice', password: 'alice-password' }
+  const refusing = await behind(t, 'generic', console, { env: { ...TOKEN_ENV, POSTERN_GATEWAY_GENERIC_LOGIN_CLIENT: 'refuse' } })
+  await refusing.service.enrol(wire('alice', 'token', 'elsewhere', 'x'))
+  t.match(await post(`${refusing.origin}/auth`, login), { status: 401, body: { code: 'login_required', verify_url: null } })
+  const must = await behind(t, 'generic', console, { env: TOKEN_ENV, tenant: { require: 'everyone' } })
+  t.match(await post(`${must.origin}/auth`, login), { status: 403, body: { code: 'enrolment_required', verify_url: `${must.origin}/2fa/enrol` } })
+  await must.service.app.api.close()
+  const away = await post(`${must.origin}/auth`, login)
+  t.match(away, { status: 429, body: { code: 'unavailable' } })
+  t.ok(Number(away.body['retry_after']) > 0)
+  t.notMatch(JSON.stringify(away.body), [...console.tokens.keys()].at(-1) ?? '')
 })
