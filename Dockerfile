@@ -1,4 +1,5 @@
 # The 2FA service as an image: docker build --target service -t postern .
+# The gateway: docker build --target gateway -t postern-gateway .
 # NODE_IMAGE may be pinned by digest: --build-arg NODE_IMAGE=docker.io/library/node@sha256:…
 
 ARG NODE_IMAGE=docker.io/library/node:24-bookworm-slim
@@ -34,6 +35,22 @@ COPY --from=build /build/service/dist service/dist
 COPY scripts/inventory.js /
 RUN node /inventory.js /build service
 
+FROM ${NODE_IMAGE} AS gateway-files
+WORKDIR /build
+COPY package.json package-lock.json .npmrc ./
+COPY service/package.json service/
+COPY plugin/package.json plugin/
+RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund --workspace fastify-postern \
+  && rm -rf node_modules/.package-lock.json \
+  && find . -path '*/node_modules/*' -type f \( -name '*.map' -o -name '*.ts' -o -name '*.mts' -o -name '*.cts' \) -delete
+COPY LICENSE plugin/
+COPY plugin/locales plugin/locales
+COPY plugin/browser plugin/browser
+COPY --from=build /build/plugin/dist plugin/dist
+COPY --from=build /build/plugin/browser/style.css plugin/browser/style.css
+COPY scripts/inventory.js /
+RUN node /inventory.js /build plugin
+
 # No package manager, no root: a number, because Kubernetes cannot tell by a name that it is not root.
 FROM ${NODE_IMAGE} AS runtime
 RUN rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack \
@@ -41,6 +58,23 @@ RUN rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /us
   && mkdir -p -m 0750 /data && chown 10001:10001 /data
 ENV NODE_ENV=production
 WORKDIR /app
+
+FROM runtime AS gateway
+LABEL org.opencontainers.image.title="postern-gateway" \
+  org.opencontainers.image.description="Two-factor verification in front of a console whose code nobody touches" \
+  org.opencontainers.image.licenses="MIT"
+COPY --from=gateway-files /build/node_modules node_modules
+COPY --from=gateway-files /build/plugin plugin
+COPY --from=gateway-files /build/sbom.cdx.json /build/licences.txt ./
+RUN ln -s /app/plugin/dist/gateway.js /usr/local/bin/postern-gateway
+USER 10001:10001
+ENV POSTERN_GATEWAY_HOST=0.0.0.0 \
+  POSTERN_GATEWAY_OPERATIONS_HOST=0.0.0.0
+EXPOSE 8080 8081
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["node", "-e", \
+  "fetch(`http://127.0.0.1:${process.env.POSTERN_GATEWAY_OPERATIONS_PORT || 8081}/readyz`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
+ENTRYPOINT ["postern-gateway"]
+CMD ["serve"]
 
 FROM runtime AS service
 LABEL org.opencontainers.image.title="postern" \

@@ -148,4 +148,40 @@ if (!canBuild) {
     t.match(await ended(['serve'], {}), { code: 1, output: /POSTERN_ENCRYPTION_KEYS is missing/ })
     t.match(await ended(['serve'], settings({ POSTERN_DATABASE: 'sqlite:/app/postern.db' })), { code: 1 }, 'nothing is written outside /data')
   })
+
+  t.test('the gateway from the same file: its own entry, less than 200 MB, ready on a read-only root, and its doctor', async t => {
+    const gateway = await buildImage(t, 'gateway')
+    const inMegabytes = `${(gateway.compressed / MEGABYTE).toFixed(1)} MB`
+    process.stderr.write(`image of the gateway: ${inMegabytes} compressed\n`)
+    t.ok(gateway.compressed < 200 * MEGABYTE, inMegabytes)
+    t.equal(gateway.config.User, '10001:10001')
+    t.same(gateway.config.Entrypoint, ['postern-gateway'])
+    const wanted = ['fastify', 'fastify-plugin', 'undici']
+    const held = ['app/node_modules', 'app/plugin/node_modules'].flatMap(folder => packages(join(gateway.files, folder)))
+    t.same(wanted.filter(name => !held.includes(name)), [])
+    t.same(held.filter(name => ['kysely', 'ioredis', 'nodemailer', 'typescript'].includes(name)), [], 'nothing of the service')
+    for (const path of [...UNWANTED, 'app/plugin/src']) t.notOk(existsSync(join(gateway.files, path)), path)
+    const port = await freePort()
+    const env = {
+      POSTERN_GATEWAY_HOST: '127.0.0.1',
+      POSTERN_GATEWAY_OPERATIONS_HOST: '127.0.0.1',
+      POSTERN_GATEWAY_PORT: '0',
+      POSTERN_GATEWAY_OPERATIONS_PORT: String(port),
+      POSTERN_GATEWAY_UPSTREAM: 'http://127.0.0.1:1',
+      POSTERN_GATEWAY_SERVICE: 'http://127.0.0.1:1',
+      POSTERN_GATEWAY_TENANT_KEY: `pk_t1_g1_${'A'.repeat(43)}`,
+      POSTERN_GATEWAY_PUBLIC_ORIGIN: 'http://127.0.0.1:1',
+      POSTERN_GATEWAY_PRESET: 'rustdesk',
+      POSTERN_GATEWAY_DRAIN_SECONDS: '0'
+    }
+    const running = runImage(t, gateway, ['postern-gateway', 'serve'], env)
+    const { url, operations } = await running.ready()
+    t.match(await (await fetch(`${operations}/readyz`)).json(), { status: 'ok', preset: 'rustdesk' })
+    t.equal((await fetch(`${url}/2fa/own/style.css`)).status, 200, 'its own pages are there')
+    const [, ...health] = gateway.config.Healthcheck?.Test ?? []
+    t.equal((await runImage(t, gateway, health, env).ended).code, 0)
+    t.match(await runImage(t, gateway, ['postern-gateway', 'doctor'], env).ended, { code: 1, output: /failed {2}console: nothing answers/ })
+    await running.signal('TERM')
+    t.equal((await running.ended).code, 0)
+  })
 }
