@@ -2,8 +2,14 @@
 const { key, header, scheme, session } = document.querySelector('[data-token]').dataset
 const TRIED = 'postern-tried'
 
+/** undefined: a browser that keeps no cookies lets no page at its storage either. */
 function stored () {
-  const value = window.localStorage.getItem(key) ?? window.sessionStorage.getItem(key)
+  let value
+  try {
+    value = window.localStorage.getItem(key) ?? window.sessionStorage.getItem(key)
+  } catch {
+    return undefined
+  }
   try {
     const parsed = JSON.parse(value)
     return typeof parsed === 'string' ? parsed : value
@@ -18,6 +24,7 @@ function say (what) {
 
 async function handOver () {
   const token = stored()
+  if (token === undefined) return say('cookies')
   if (token === null || token === '') return say('nobody')
   // Back here right after it went well: the browser keeps no cookies.
   const tried = Number(window.sessionStorage.getItem(TRIED) ?? 0)

@@ -12,6 +12,7 @@ import type { Settings } from './options.ts'
 import type { OwnPages } from './own-pages.ts'
 import type { PageCookie } from './page-cookie.ts'
 import type { Releasing } from './page-proxy.ts'
+import type { Seal } from './seal.ts'
 
 /** One client, one binding, one reading of each request. */
 export interface Inside {
@@ -19,6 +20,7 @@ export interface Inside {
   readonly assurances: Assurances
   readonly binding: Binding
   readonly pageCookie: PageCookie
+  readonly seal: Seal
   readonly tokenInScript: Settings['tokenInScript']
   readonly answering: Answering
   readonly about: (request: FastifyRequest, who: Who) => About

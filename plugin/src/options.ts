@@ -3,6 +3,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { Identify } from './model.ts'
 import { pattern, type Pattern } from './path.ts'
+import { readSealKeys, type SealKey } from './seal.ts'
 
 /** A refusal as it would be told to a script. */
 export interface Denied {
@@ -51,6 +52,11 @@ export interface PosternOptions {
       readonly scheme?: string | undefined
     }
     | undefined
+  /**
+   * Key ring that seals the cookie which stands for a token on the pages: `<id>:<base64 of 32 bytes>` each; the first
+   * seals, all open. Replicas share it. Default: made from the tenant key.
+   */
+  readonly sealKeys?: readonly string[] | undefined
   /** Plain HTTP off loopback: the binding is a cookie that anybody on the network can read. Warns at every start. */
   readonly insecureCookies?: boolean | undefined
   /** `observe` reports what it would have refused and refuses nothing; `off` needs an end at most 7 days away. */
@@ -96,6 +102,7 @@ export interface Settings {
   readonly tokenInScript:
     | { readonly key: string; readonly copies: readonly string[]; readonly header: string; readonly scheme: string }
     | undefined
+  readonly sealKeys: readonly SealKey[]
   readonly insecureCookies: boolean
   readonly mode: Mode
   readonly stepUpPatterns: readonly StepUpPattern[]
@@ -119,6 +126,7 @@ const KNOWN = new Set([
   'prefix',
   'credentials',
   'tokenInScript',
+  'sealKeys',
   'insecureCookies',
   'mode',
   'stepUpPatterns',
@@ -181,6 +189,7 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
   if (token !== undefined && (typeof token.key !== 'string' || token.key === '' || !TOKEN.test(header))) {
     wrong('"tokenInScript" must name the "key" in storage, and a "header" that can be one')
   }
+  const sealKeys = readSealKeys([options.sealKeys ?? []].flat(), sentence => { wrong(`"sealKeys": ${sentence}`) })
   const graceSeconds = options.graceSeconds ?? 300
   if (!within(graceSeconds, 0, 900)) wrong('"graceSeconds" must be a whole number from 0 to 900')
   const timeoutMs = options.timeoutMs ?? 2000
@@ -214,6 +223,7 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
     headers: token === undefined ? headers : [...new Set([...headers, header])],
     query,
     tokenInScript: token === undefined ? undefined : { key: token.key, copies: token.copies ?? [], header, scheme },
+    sealKeys,
     insecureCookies,
     mode,
     stepUpPatterns,

@@ -1,8 +1,9 @@
 // Stands for a token on the plugin's own pages, where a console keeps its login in script and browsers send no cookie.
 
-import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import type { FastifyRequest } from 'fastify'
 import type { Clock, LoggedIn } from './model.ts'
+import type { Seal } from './seal.ts'
 
 /** How long a page may be left open; renewed by every hosted page. */
 const LIFETIME_SECONDS = 600
@@ -30,33 +31,24 @@ export interface GoesOn {
 
 export interface PageCookieParts {
   readonly tenant: string
-  /** Replicas share it, so they read one another's cookies. */
-  readonly tenantKey: string
+  readonly seal: Seal
   readonly insecure: boolean
   /** Epoch milliseconds. */
   readonly today: Clock
 }
 
-export function createPageCookie ({ tenant, tenantKey, insecure, today }: PageCookieParts): PageCookie {
+export function createPageCookie ({ tenant, seal, insecure, today }: PageCookieParts): PageCookie {
   const suffix = createHash('sha256').update(tenant).digest('hex').slice(0, 8)
   const name = `${insecure ? '' : '__Host-'}postern-page-${suffix}`
-  const key = Buffer.from(hkdfSync('sha256', tenantKey, '', 'postern page cookie', 32))
+  const use = `page\0${name}`
   // `__Host-` is only taken with the path `/`, and a gateway reads it on the console's documents too.
   const attributes = `; Path=/; ${insecure ? '' : 'Secure; '}HttpOnly; SameSite=Lax; Max-Age=`
 
   function open (value: string): Sealed | undefined {
-    const bytes = Buffer.from(value, 'base64url')
-    if (bytes.length < 29) return undefined
-    try {
-      const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, 12), { authTagLength: 16 })
-      decipher.setAAD(Buffer.from(name))
-      decipher.setAuthTag(bytes.subarray(12, 28))
-      const sealed = Buffer.concat([decipher.update(bytes.subarray(28)), decipher.final()]).toString('utf8')
-      const known = JSON.parse(sealed) as Sealed
-      return today() < known.until ? known : undefined
-    } catch {
-      return undefined
-    }
+    const text = seal.open(use, value)
+    if (text === undefined) return undefined
+    const known = parsed(text)
+    return today() < known.until ? known : undefined
   }
 
   function sealedIn (request: FastifyRequest): Sealed | undefined {
@@ -72,11 +64,7 @@ export function createPageCookie ({ tenant, tenantKey, insecure, today }: PageCo
   ): string {
     const identity = { subject, session, kind, email, displayName, locale }
     const sealed: Sealed = { until: today() + LIFETIME_SECONDS * 1000, identity, next, putBack }
-    const nonce = randomBytes(12)
-    const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: 16 })
-    cipher.setAAD(Buffer.from(name))
-    const text = Buffer.concat([cipher.update(JSON.stringify(sealed), 'utf8'), cipher.final()])
-    const value = Buffer.concat([nonce, cipher.getAuthTag(), text]).toString('base64url')
+    const value = seal.close(use, JSON.stringify(sealed))
     if (value.length > LONGEST) throw new RangeError('postern: what "identify" returned is too long for a cookie')
     return `${name}=${value}${attributes}${LIFETIME_SECONDS}`
   }
@@ -99,4 +87,9 @@ export function createPageCookie ({ tenant, tenantKey, insecure, today }: PageCo
 interface Sealed extends GoesOn {
   readonly until: number
   readonly identity: LoggedIn
+}
+
+// The one narrowing of this boundary: what only we can have sealed.
+function parsed (text: Buffer): Sealed {
+  return JSON.parse(text.toString('utf8')) as Sealed
 }

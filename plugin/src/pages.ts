@@ -75,7 +75,7 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
   /** The code page of a GET that needs a code with the very request: one single-use pass to that path. */
   async function givePass (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
     const passage = passageOf(request)
-    const { who } = passage
+    const { who } = whoAsks(request)
     if (!sameOrigin(request, publicOrigin)) return refused(request, reply)
     if (who === undefined) return signedOut(request, reply)
     const { code, rest } = takeCode(bytesOf(request) ?? Buffer.alloc(0))

@@ -17,6 +17,7 @@ import type { Releasing } from './page-proxy.ts'
 import { ownRoutes } from './pages.ts'
 import { listRoutes, outOfReach, reportedRoute, type Report, type ReportedRoute } from './report.ts'
 import { createRules } from './rules.ts'
+import { createSeal } from './seal.ts'
 import { createSessionEnds } from './session-ends.ts'
 import { createSockets } from './sockets.ts'
 import { createStepUp } from './step-up.ts'
@@ -33,7 +34,8 @@ export interface PosternParts {
 export function createPostern ({ app, settings, now, today }: PosternParts) {
   const client = createClient({ ...settings, now })
   const binding = createBinding(settings.tenant, settings.insecureCookies)
-  const pageCookie = createPageCookie({ ...settings, insecure: settings.insecureCookies, today })
+  const seal = createSeal(settings.sealKeys, settings.tenantKey)
+  const pageCookie = createPageCookie({ ...settings, seal, insecure: settings.insecureCookies, today })
   const assurances = createAssurances({ client, now, size: settings.cacheSize, graceMs: settings.graceMs })
   const named = settings.cookies.length + settings.headers.length + settings.query.length > 0
   const ends = createSessionEnds({ client, assurances, namesCredentials: named })
@@ -79,6 +81,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     binding,
     pageCookie,
     tokenInScript: settings.tokenInScript,
+    seal,
     answering,
     about,
     pages,

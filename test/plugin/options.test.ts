@@ -63,6 +63,8 @@ t.test('a wrong option stops the start with a sentence that names it, and all mi
     [{ credentials: { cookies: ['a b'] } }, /cannot be the name of a cookie/],
     [{ credentials: { headers: [7] } }, /cannot be the name/],
     [{ credentials: { query: [''] } }, /cannot be the name/],
+    [{ sealKeys: ['k1:AAAA'] }, /"sealKeys": key 1 is not <id>:<base64 of 32 random bytes>/],
+    [{ sealKeys: 'secret' }, /"sealKeys": key 1/],
     [{ graceSeconds: -1 }, /"graceSeconds" must be a whole number from 0 to 900/],
     [{ graceSeconds: '5' }, /"graceSeconds"/],
     [{ timeoutMs: 10 }, /"timeoutMs" must be a whole number from 50 to 10000/],

@@ -1,7 +1,9 @@
 // A console that keeps its token in script: a cookie stands for the token on the plugin's pages, and nowhere else.
 
+import { randomBytes } from 'node:crypto'
 import t from 'tap'
 import { createPageCookie } from '../../plugin/src/page-cookie.ts'
+import { createSeal, type SealKey } from '../../plugin/src/seal.ts'
 import { startFakeService } from '../helpers/fake-service.ts'
 import { binding, bindingName, lines, makeVerified, raw, startConsole } from '../helpers/console.ts'
 import type { Teardown } from '../helpers/service.ts'
@@ -74,7 +76,9 @@ t.test('a token handed over once opens the pages, and only the pages', async t =
 
 t.test('a sealed cookie that is old, changed, doubled or of another tenant stands for nobody', async t => {
   let now = 0
-  const parts = { tenant: 't1', tenantKey: 'pk_t1_a_secret', insecure: false, today: () => now }
+  const old = { id: 'old', key: randomBytes(32) }
+  const ring = (...keys: readonly SealKey[]) => createSeal(keys, 'pk_t1_a_secret')
+  const parts = { tenant: 't1', seal: ring(old), insecure: false, today: () => now }
   const cookie = createPageCookie(parts)
   const value = cookie.cookie({ subject: 'ann', session: 's', kind: 'bearer', exempt: 'sso' }).split(';')[0] ?? ''
   const read = (header: string, by = cookie) => by.read({ headers: { cookie: header } } as never)
@@ -88,9 +92,13 @@ t.test('a sealed cookie that is old, changed, doubled or of another tenant stand
   for (const wrong of [`${value}; ${value}`, `${value}x`, value.slice(0, -4), `${cookie.name}=`, '', 'x=y', value.replace('=', '=A')]) {
     t.equal(read(wrong), undefined)
   }
-  t.equal(read(value, createPageCookie({ ...parts, tenantKey: 'pk_t1_b_other' })), undefined)
+  const fresh = { id: 'new', key: randomBytes(32) }
+  t.match(read(value, createPageCookie({ ...parts, seal: ring(fresh, old) })), { subject: 'ann' }, 'a ring opens what its older key sealed')
+  for (const other of [ring(fresh), ring({ ...fresh, id: 'old' }), ring()]) t.equal(read(value, createPageCookie({ ...parts, seal: other })), undefined)
+  t.equal(read(value, createPageCookie({ ...parts, tenant: 't2' })), undefined)
+  t.equal(read(value.replace(/=.*/, `=${ring(old).close('held', '{"until":9e15}')}`)), undefined, 'sealed for another thing')
   const insecure = createPageCookie({ ...parts, insecure: true })
-  t.match(insecure.cookie({ subject: 'a', session: 's', kind: 'bearer' }), /^postern-page-\w+=[\w-]+; Path=\/; HttpOnly/)
+  t.match(insecure.cookie({ subject: 'a', session: 's', kind: 'bearer' }), /^postern-page-\w+=[\w.-]+; Path=\/; HttpOnly/)
   t.equal(read(value.replace('__Host-', ''), insecure), undefined, 'the name is sealed in')
   t.throws(() => cookie.cookie({ subject: 'a', session: 's'.repeat(4000), kind: 'bearer' }), /too long for a cookie/)
 })

@@ -8,8 +8,8 @@ import { whoIs } from '../gate.ts'
 import type { By, LoggedIn } from '../model.ts'
 import type { Inside } from '../inside.ts'
 import type { Answered } from '../proxy/exchange.ts'
+import type { Seal } from '../seal.ts'
 import type { AskedFor, Held, HeldAnswer, Login } from './preset.ts'
-import type { Seal } from './seal.ts'
 
 export interface Holding extends Held {
   /** Keeps the answer and opens a challenge; `released` where no code is asked for. */

@@ -17,7 +17,6 @@ import { createHolding } from './held.ts'
 import { createKnown, isUpstreamError, type Clocks } from './known.ts'
 import { answerQuestions, createQuestions } from './questions.ts'
 import type { Call, LoginCall, Reply } from './preset.ts'
-import { createSeal } from './seal.ts'
 import type { Config } from './settings.ts'
 
 /** Methods beside Fastify's own that consoles and file stores speak. */
@@ -48,6 +47,7 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     identify: known.identify,
     credentials: known.credentials,
     tokenInScript: known.tokenInScript,
+    sealKeys: config.sealKeys,
     insecureCookies: config.insecureCookies,
     mode: config.mode,
     stepUpPatterns: [...known.stepUpPatterns ?? [], ...config.stepUpPatterns],
@@ -68,8 +68,7 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     return { ...said, headers: { ...said.headers, 'set-cookie': inside.pageCookie.cookie(identity, { next, putBack: true }) } }
   }
 
-  const seal = createSeal(config.sealKeys, config.tenantKey)
-  const holding = createHolding({ inside, seal, prefix: config.prefix, publicOrigin: config.publicOrigin })
+  const holding = createHolding({ inside, seal: inside.seal, prefix: config.prefix, publicOrigin: config.publicOrigin })
   inside.releasedBy(holding.unsealed)
 
   const cookies = new Set(known.credentials.cookies ?? [])

@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
+import { readSealKeys } from '../seal.ts'
 import type { Preset, Setting } from './preset.ts'
 
 /** Settings are named POSTERN_GATEWAY_<NAME> in the environment and <name> in the file. */
@@ -16,7 +17,7 @@ export const SETTINGS = {
   operations_host: { type: 'text', default: '127.0.0.1', text: 'Address of the operations port (probes).' },
   operations_port: { type: 'port', default: '8081', text: 'Operations port; 0 takes a free one.' },
   trusted_proxies: { type: 'list', text: 'Addresses or networks of proxies in front, whose `X-Forwarded-For` is believed, as `10.0.0.0/8`; unset: nobody\'s.' },
-  seal_keys: { type: 'secret', text: 'Key ring that seals held logins: `<id>:<base64 of 32 bytes>`, comma-separated; the first seals, all open. Replicas share it. Unset: made from the tenant key.' },
+  seal_keys: { type: 'secret', text: 'Key ring that seals held logins and the page cookie: `<id>:<base64 of 32 bytes>`, comma-separated; the first seals, all open. Replicas share it. Unset: made from the tenant key.' },
   prefix: { type: 'text', default: '/2fa', text: 'Where the pages of the second factor are mounted.' },
   step_up_patterns: { type: 'list', text: 'Calls that need a fresh verification, beside those that the preset names: `POST /settings/*`; ` 60` after it sets the seconds.' },
   public_patterns: { type: 'list', text: 'Calls that reach the console without a second factor, with whatever login they carry.' },
@@ -33,11 +34,6 @@ export const SETTINGS = {
 
 export type SettingName = keyof typeof SETTINGS
 
-export interface SealKey {
-  readonly id: string
-  readonly key: Buffer
-}
-
 export interface Config {
   readonly upstream: string
   readonly service: string
@@ -50,7 +46,7 @@ export interface Config {
   readonly operationsHost: string
   readonly operationsPort: number
   readonly trustedProxies: readonly string[]
-  readonly sealKeys: readonly SealKey[]
+  readonly sealKeys: readonly string[]
   readonly prefix: string
   readonly stepUpPatterns: readonly (string | { readonly pattern: string; readonly maxAge: number })[]
   readonly publicPatterns: readonly string[]
@@ -118,6 +114,7 @@ export function readConfig (
   for (const proxy of list('trusted_proxies')) {
     if (!isNetwork(proxy)) wrong(`${envName('trusted_proxies')} names something that is no address or network`)
   }
+  readSealKeys(list('seal_keys'), sentence => { wrong(`${envName('seal_keys')}: ${sentence}`) })
   const config = {
     upstream: text('upstream').replace(/\/+$/, ''),
     service: text('service'),
@@ -129,7 +126,7 @@ export function readConfig (
     operationsHost: text('operations_host'),
     operationsPort: Number(text('operations_port')),
     trustedProxies: list('trusted_proxies'),
-    sealKeys: readKeys(list('seal_keys'), wrong),
+    sealKeys: list('seal_keys'),
     prefix: text('prefix'),
     stepUpPatterns: list('step_up_patterns').map(one => {
       const [, pattern = one, age] = /^(.*\S) +(\d+)$/.exec(one) ?? []
@@ -187,16 +184,6 @@ function isNetwork (text: string): boolean {
   const [address = '', bits, ...rest] = text.split('/')
   const version = isIP(address)
   return version > 0 && rest.length === 0 && (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) > 0 && Number(bits) <= (version === 4 ? 32 : 128)))
-}
-
-function readKeys (parts: readonly string[], wrong: (sentence: string) => void): readonly SealKey[] {
-  return parts.flatMap((part, index) => {
-    const match = /^([a-z0-9-]{1,16}):([A-Za-z0-9+/_-]+={0,2})$/.exec(part)
-    const key = Buffer.from(match?.[2] ?? '', 'base64')
-    if (match !== null && key.length === 32 && !key.every(byte => byte === key[0])) return [{ id: match[1] ?? '', key }]
-    wrong(`${envName('seal_keys')}: key ${index + 1} is not <id>:<base64 of 32 random bytes>`)
-    return []
-  })
 }
 
 function readMode (text: string, wrong: (sentence: string) => void): Config['mode'] {

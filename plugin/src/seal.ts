@@ -1,7 +1,12 @@
-// Seals what leaves the gateway for somebody else's keeping: held answers and the native client's `secret`.
+// Seals what leaves the console or gateway for somebody else's keeping: the page cookie, held answers and the native
+// client's `secret`.
 
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto'
-import type { SealKey } from './settings.ts'
+
+export interface SealKey {
+  readonly id: string
+  readonly key: Buffer
+}
 
 export interface Seal {
   /** `use` keeps what was sealed for one thing from being opened as another. */
@@ -12,7 +17,7 @@ export interface Seal {
 
 /** Replicas share the tenant key, so a ring made of it is one that they share. */
 export function createSeal (keys: readonly SealKey[], tenantKey: string): Seal {
-  const ring = keys.length > 0 ? keys : [{ id: 't', key: Buffer.from(hkdfSync('sha256', tenantKey, '', 'postern gateway seal', 32)) }]
+  const ring = keys.length > 0 ? keys : [{ id: 't', key: Buffer.from(hkdfSync('sha256', tenantKey, '', 'postern seal', 32)) }]
   const [first] = ring
   return {
     close: (use, text) => {
@@ -38,4 +43,15 @@ export function createSeal (keys: readonly SealKey[], tenantKey: string): Seal {
       }
     }
   }
+}
+
+/** A ring from its text, one `<id>:<base64 of 32 bytes>` a key; `wrong` hears which key, counted from 1, is none. */
+export function readSealKeys (parts: readonly string[], wrong: (sentence: string) => void): readonly SealKey[] {
+  return parts.flatMap((part, index) => {
+    const match = /^([a-z0-9-]{1,16}):([A-Za-z0-9+/_-]+={0,2})$/.exec(part)
+    const key = Buffer.from(match?.[2] ?? '', 'base64')
+    if (match !== null && key.length === 32 && !key.every(byte => byte === key[0])) return [{ id: match[1] ?? '', key }]
+    wrong(`key ${index + 1} is not <id>:<base64 of 32 random bytes>`)
+    return []
+  })
 }
