@@ -123,6 +123,57 @@ t.test('a wrong password is answered by the console alone, whoever it was for', 
   t.ok(asked() > 0)
 })
 
+t.test('B-03: before the code an answer holds a challenge and a masked address, and nothing else of whom it is for', async t => {
+  const { service, ask } = await mounted(t)
+  const { key, backupCodes } = await service.enrol(who('with.0'))
+  await service.enrolEmail(who('mail.0'), 'mail@elsewhere.example')
+  const allowed = new Set(['type', 'title', 'status', 'code', 'request_id', 'verify_url', 'id', 'purpose', 'methods', 'attempts_left',
+    'expires_in', 'wait_for', 'locked', 'masked_address', 'mailed', 'resend_in', 'csrf'])
+  for (const subject of ['with', 'mail']) {
+    const sid = `${subject}.1`
+    const json = ['Accept: application/json', as(sid)]
+    const opened = await ask('GET', '/protected', [...DOCUMENT, as(sid)])
+    const location = opened.headers['location'] ?? ''
+    const answers: Answered[] = []
+    for (const path of ['/protected', location, '/2fa/settings']) answers.push(await ask('GET', path, json))
+    t.same(answers.map(({ status }) => status), [401, 200, 303])
+    for (const { body } of answers.slice(0, 2)) {
+      t.same(Object.keys(JSON.parse(body) as object).filter(name => !allowed.has(name)), [])
+    }
+    const everything = JSON.stringify([opened, ...answers, await ask('GET', location, [...DOCUMENT, as(sid)])])
+    for (const secret of [key, ...backupCodes, 'mail@elsewhere.example', `${subject}@console.example`]) t.notOk(everything.includes(secret), secret)
+  }
+})
+
+t.test('B-54: no call returns a key or a backup code once it was shown, to anybody', async t => {
+  const { service, ask } = await mounted(t)
+  const { key, backupCodes } = await service.enrol(who('ann.1'))
+  const subject = service.encoded('ann')
+  const told = [
+    ...await Promise.all(['', '/sessions'].map(async path => await service.call('GET', `/v1/subjects/${subject}${path}`, undefined, service.admin))),
+    await service.call('GET', '/v1/events', undefined, service.admin)
+  ]
+  t.same(told.map(({ status }) => status), [200, 200, 200])
+  const pages = await Promise.all(['settings', 'settings/totp', 'settings/backup-codes', 'enrol'].flatMap(path =>
+    ['text/html', 'application/json'].map(async accept => await ask('GET', `/2fa/${path}`, [`Accept: ${accept}`, as('ann.1')]))))
+  t.equal(backupCodes.length, 6)
+  const everything = JSON.stringify([told.map(({ text }) => text), pages])
+  t.match(everything, /"left\\*":6/)
+  for (const secret of [key, ...backupCodes, ...backupCodes.map(code => code.replaceAll('-', ''))]) t.notOk(everything.includes(secret))
+})
+
+t.test('B-21: guesses from a fresh address each are counted together', async t => {
+  const service = await startService(t)
+  await service.enrol(who('ann.0'))
+  const codes: string[] = []
+  for (let i = 0; i < 6; i++) {
+    const by = who(`ann.${i + 1}`)
+    const { body } = await service.open(by, 'login', { about: { address: i % 2 === 0 ? `2001:db8::${i}` : `::ffff:192.0.2.${i}` } })
+    codes.push((await service.answer(by, body.challenge.id, WRONG.totp)).body.code)
+  }
+  t.same(codes, [...Array<string>(5).fill('code_rejected'), 'waiting'])
+})
+
 /** Counts the calls of what the service is made of while `work` runs. */
 async function counted (service: Service, work: () => Promise<Answer>) {
   const calls: Record<string, number> = {}

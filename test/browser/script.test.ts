@@ -4,7 +4,9 @@ import { gzipSync } from 'node:zlib'
 import { createRequire } from 'node:module'
 import { readFileSync } from 'node:fs'
 import t from 'tap'
+import { createServer } from 'node:http'
 import { until } from '../helpers/browser.ts'
+import { listening } from '../helpers/gateway.ts'
 import { startScriptConsole } from '../helpers/script-console.ts'
 
 const world = await startScriptConsole(t)
@@ -146,9 +148,6 @@ t.test('nobody but the gate of this origin is answered, and what a redirect did 
   const { page, start, enter, code } = await world.visit(t, '/plain')
   const problem = JSON.stringify({ type: 'urn:postern:problem:step_up_required', code: 'step_up_required', challenge: 'x', methods: ['totp'], csrf: 'c', max_age: 300, verify_url: '/2fa/verify/x' })
   const headers = { 'content-type': 'application/problem+json', 'www-authenticate': 'Bearer error="insufficient_user_authentication"' }
-  await page.route('https://elsewhere.example/**', async route => {
-    await route.fulfill({ status: 401, body: problem, headers: { ...headers, 'access-control-allow-origin': '*', 'access-control-expose-headers': '*' } })
-  })
   await page.route('**/evil', async route => { await route.fulfill({ status: 401, headers, body: problem.replace('/2fa/verify/x', '//elsewhere.example/verify/x') }) })
   t.match(await start(post('/evil')).result(), [401])
   const before = console.hits.length
@@ -158,6 +157,128 @@ t.test('nobody but the gate of this origin is answered, and what a redirect did 
   const read = start("fetch('/moved').then(answer => answer.status)")
   await enter(code())
   t.equal(await read.result(), 200)
+})
+
+t.test('another origin that speaks like the gate is not answered: no dialog, no second request, no code', async t => {
+  const heard: Array<{ method: string | undefined, code: unknown }> = []
+  const elsewhere = await listening(t, createServer((request, response) => {
+    heard.push({ method: request.method, code: request.headers['2fa-code'] })
+    response.writeHead(request.method === 'OPTIONS' ? 204 : 401, {
+      'access-control-allow-origin': '*',
+      'access-control-allow-headers': '*',
+      'access-control-expose-headers': '*',
+      'content-type': 'application/problem+json',
+      'www-authenticate': 'Bearer error="insufficient_user_authentication"'
+    })
+    response.end(request.method === 'OPTIONS'
+      ? ''
+      : JSON.stringify({
+        type: 'urn:postern:problem:step_up_required', code: 'step_up_required', challenge: 'x', methods: ['totp'], csrf: 'c', max_age: 300, verify_url: `${world.origin}/2fa/verify/x`
+      }))
+  }))
+  const { page, start, enter, code } = await world.visit(t, '/plain', { bypassCSP: true })
+  const own = start(post('/settings', JSON_BODY))
+  await enter(code())
+  t.match(await own.result(), [200], 'this origin is')
+  const there = `${elsewhere}/settings`
+  t.match(await start(post(there)).result(), [401])
+  t.match(await start(post(there, JSON_BODY)).result(), [401])
+  t.equal(await start(`new Promise(resolve => { const xhr = new XMLHttpRequest(); xhr.onloadend = () => resolve(xhr.status); xhr.open('POST', '${there}'); xhr.send('a=1') })`).result(), 401)
+  t.equal(await page.getByRole('dialog').count(), 0)
+  t.same(heard.filter(({ method }) => method === 'POST'), Array(3).fill({ method: 'POST', code: undefined }), 'each once')
+})
+
+for (const bearer of [false, true]) {
+  t.test(`a code by mail: shown where it went, sent again after its wait, and good once${bearer ? ', with a token in script' : ''}`, async t => {
+    const before = console.hits.length
+    const { page, start, enter, said, sid } = await world.visit(t, '/plain', { factor: 'email', bearer })
+    const { mails } = world.service
+    const headers = bearer ? `headers: { authorization: 'Bearer ${sid}', 'content-type': 'application/json' }, body: '{}'` : JSON_BODY
+    const sent = start(post('/settings', headers))
+    const dialog = page.getByRole('dialog')
+    await dialog.getByRole('status').filter({ hasText: '@' }).waitFor()
+    t.match(await dialog.innerText(), /on its way to a•••@c•••\.example/, 'where it went, masked')
+    const first = String(mails.at(-1)?.values.code)
+    const again = dialog.getByRole('button', { name: /^Send another code/ })
+    t.ok(await again.isDisabled(), 'not at once')
+    await page.clock.fastForward(61_000)
+    world.service.advance(61_000)
+    await until('the button', async () => await again.isEnabled() || undefined)
+    const count = mails.length
+    await again.click()
+    await until('another mail', async () => mails.length === count + 1 || undefined)
+    await until('its wait', async () => await again.isDisabled() || undefined)
+    const second = String(mails.at(-1)?.values.code)
+    if (first !== second) {
+      await enter(first)
+      await until('the sentence', async () => /not right/.test(await said()) || undefined)
+    }
+    t.equal(hitsFrom(before).length, 0)
+    await enter(second)
+    t.match(await sent.result(), [200])
+    t.match(hitsFrom(before), [{ headers: { '2fa-code': undefined } }])
+  })
+}
+
+t.test('locked: the dialog says so and lets nothing through, also not the right code', async t => {
+  const before = console.hits.length
+  const { page, by, start, enter, said, code } = await world.visit(t, '/plain')
+  for (let i = 0; i < 10; i++) {
+    world.service.advance(3_700_000)
+    await world.service.verify(by, 'step_up', '000000')
+  }
+  const sent = start(post('/settings', JSON_BODY))
+  await until('the sentence', async () => /locked/i.test(await said()) || undefined)
+  await enter(code())
+  await until('the sentence', async () => /locked/i.test(await said()) || undefined)
+  t.equal(hitsFrom(before).length, 0)
+  await page.getByRole('button', { name: 'Cancel' }).click()
+  t.match(await sent.result(), [401])
+})
+
+t.test('an AbortSignal ends the waiting with its own reason, and the dialog goes', async t => {
+  const before = console.hits.length
+  const { page, start, enter, code } = await world.visit(t, '/plain')
+  const call = (more: string): string => `(() => {
+    window.leaving = new AbortController(); ${more}
+    return fetch('/settings', { method: 'POST', body: 'a', signal: window.leaving.signal }).then(() => 'answered', error => String(error))
+  })()`
+  const sent = start(call(''))
+  await page.getByRole('dialog').waitFor()
+  await page.evaluate("window.leaving.abort(new Error('the page moved on'))")
+  t.equal(await sent.result(), 'Error: the page moved on')
+  await page.getByRole('dialog').waitFor({ state: 'detached' })
+  t.equal(await start(call("window.leaving.abort(new Error('before'))")).result(), 'Error: before')
+  t.equal(hitsFrom(before).length, 0)
+  const plain = start(post('/settings', JSON_BODY))
+  await enter(code())
+  t.match(await plain.result(), [200], 'the next one is asked for as ever')
+})
+
+t.test('an XMLHttpRequest that runs out of time after the code says so once, and one that uploads tells how far it is', async t => {
+  const { page, start, enter, code, makeStale } = await world.visit(t, '/plain')
+  const before = console.hits.length
+  const xhr = (url: string, more: string): string => `new Promise(resolve => {
+    const heard = []; const xhr = new XMLHttpRequest()
+    for (const name of ['load', 'error', 'abort', 'timeout']) xhr.addEventListener(name, () => heard.push(name))
+    xhr.onloadend = () => resolve([heard, xhr.status])
+    xhr.open('POST', '${url}'); ${more}
+  })`
+  const late = start(xhr('/slow', 'xhr.timeout = 5000; xhr.send()'))
+  await page.getByRole('dialog').waitFor()
+  await page.clock.fastForward(10_000)
+  await enter(code())
+  t.same(await late.result(), [['timeout'], 0], 'the time it took to type the code does not count')
+  makeStale()
+  const size = 1_000_000
+  const upload = start(xhr('/settings', `xhr.upload.onprogress = event => heard.push(event.loaded / event.total === 1 ? 'all' : 'part')
+    xhr.setRequestHeader('content-type', 'x/y'); xhr.send(new Blob([new Uint8Array(${size})]))`))
+  await enter(code())
+  const [heard, status] = (await upload.result()) as [string[], number]
+  t.equal(status, 200)
+  t.ok(heard.includes('all'), heard.join())
+  t.same(heard.filter(one => one === 'load'), ['load'])
+  t.same(hitsFrom(before).map(({ route, body }) => [route, String(body).length]), [['slow', String(undefined).length], ['sensitive', size]])
 })
 
 t.test('a login that is no longer verified goes to the verification page', async t => {

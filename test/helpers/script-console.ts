@@ -5,9 +5,9 @@ import { build } from 'esbuild'
 import type { FastifyRequest } from 'fastify'
 import { chromium, type Browser, type BrowserContextOptions, type Page } from 'playwright-core'
 import { browserName, sessionName } from '../../plugin/src/binding.ts'
-import { binding, bindingName, startConsole } from './console.ts'
+import { binding, bindingName, identifyBySid, startConsole } from './console.ts'
 import { freePort } from './redis.ts'
-import { startService, type Service, type Teardown } from './service.ts'
+import { startService, type Service, type Teardown, type WireBy } from './service.ts'
 import { tool } from './tools.ts'
 
 const POLICY = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'none'; base-uri 'none'; require-trusted-types-for 'script'"
@@ -43,10 +43,19 @@ export interface ScriptConsole {
   /** What a browser complained of. */
   readonly complaints: string[]
   /** A verified session in a fresh browser, on a page. */
-  readonly visit: (t: Teardown, path: string, options?: BrowserContextOptions) => Promise<Visit>
+  readonly visit: (t: Teardown, path: string, options?: VisitOptions) => Promise<Visit>
+}
+
+export interface VisitOptions extends BrowserContextOptions {
+  /** The factor of the subject; `totp` unless named. */
+  readonly factor?: 'totp' | 'email'
+  /** Logged in by a token in script instead of a cookie. */
+  readonly bearer?: boolean
 }
 
 export interface Visit {
+  readonly by: WireBy
+  readonly sid: string
   readonly page: Page
   /** A code that was not used yet. */
   readonly code: () => string
@@ -59,7 +68,7 @@ export interface Visit {
 
 export async function startScriptConsole (t: Teardown): Promise<ScriptConsole> {
   const [service, port, bundle] = await Promise.all([
-    startService(t),
+    startService(t, { tenant: { limits: { lock_in_a_row: 10, lock_in30_days: 10 } } }),
     freePort(),
     build({ stdin: { contents: APP, resolveDir: process.cwd() }, bundle: true, write: false, format: 'iife', define: { 'process.env.NODE_ENV': '"production"' }, logLevel: 'silent' })
   ])
@@ -70,7 +79,14 @@ export async function startScriptConsole (t: Teardown): Promise<ScriptConsole> {
   const console = await startConsole(t, {
     listen: false,
     service: { url: `http://127.0.0.1:${typeof address === 'object' && address !== null ? address.port : 0}`, tenantKey: service.keys.gate.key },
-    postern: { publicOrigin: origin },
+    postern: {
+      publicOrigin: origin,
+      timeoutMs: 10_000,
+      identify: request => {
+        const token = /^Bearer (\S+)$/.exec(request.headers.authorization ?? '')?.[1]
+        return token === undefined ? identifyBySid(request) : { subject: token.split('.')[0] ?? '', session: token, kind: 'bearer' }
+      }
+    },
     after: (app, hit) => {
       app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request: FastifyRequest, body: Buffer, done) => { done(null, body.toString('latin1')) })
       for (const [path, page] of [['/plain', PLAIN], ['/react', REACT]] as const) {
@@ -78,6 +94,11 @@ export async function startScriptConsole (t: Teardown): Promise<ScriptConsole> {
       }
       app.get('/react.js', open, async (_request, reply) => await reply.type('text/javascript').send(bundle.outputFiles[0]?.text))
       app.put('/settings', { config: { postern: { stepUp: { action: 'change your name' } } } }, hit('sensitive'))
+      // Never answers, once it is let in.
+      app.post('/slow', { config: { postern: { stepUp: true } } }, async (request, reply) => {
+        hit('slow')(request)
+        reply.hijack()
+      })
       app.get('/moved', async (_request, reply) => await reply.redirect('/settings', 307))
       app.post('/moved', async (request, reply) => {
         hit('moving')(request)
@@ -97,12 +118,13 @@ export async function startScriptConsole (t: Teardown): Promise<ScriptConsole> {
     console,
     origin,
     complaints,
-    visit: async (t, path, options = {}) => {
+    visit: async (t, path, { factor = 'totp', bearer = false, ...options } = {}) => {
       const subject = `ann${++people}`
       const sid = `${subject}.1`
       const bound = binding(subject)
-      const by = { subject, session: sessionName('cookie', sid), browser: browserName(bound) }
-      const { key } = await service.enrol(by)
+      const by = { subject, session: sessionName(bearer ? 'bearer' : 'cookie', sid), browser: browserName(bound) }
+      const { key } = factor === 'totp' ? await service.enrol(by) : { key: '' }
+      if (factor === 'email') await service.enrolEmail(by, `${subject}@console.example`)
       const makeStale = (): void => { service.advance(1_000_000) }
       makeStale()
       const context = await browser.newContext({ baseURL: origin, locale: 'en-US', ...options })
@@ -111,13 +133,17 @@ export async function startScriptConsole (t: Teardown): Promise<ScriptConsole> {
       context.on('weberror', error => { complaints.push(String(error.error())) })
       context.on('console', message => { if (message.type() === 'error' && !/status of 4\d\d/.test(message.text())) complaints.push(message.text()) })
       await context.addCookies([
-        { name: 'sid', value: sid, url: origin },
+        ...(bearer ? [] : [{ name: 'sid', value: sid, url: origin }]),
         { name: bindingName(), value: bound, domain: 'localhost', path: '/', secure: true, httpOnly: true, sameSite: 'Lax' }
       ])
       const page = await context.newPage()
+      // Waits of a minute pass when a test says so.
+      await page.clock.install()
       await page.goto(path)
       const dialog = page.getByRole('dialog')
       return {
+        by,
+        sid,
         page,
         makeStale,
         code: () => {

@@ -203,3 +203,17 @@ t.test('the place to return to is a path of the same origin', async t => {
     '/a\nb', '/ /x', `/${'x'.repeat(512)}`, '/\u2028', '/\u0000'
   ]) t.equal(returnPath(path), '/', encodeURIComponent(path.slice(0, 30)))
 })
+
+t.test('B-47: a server with middleware that runs before any gate does not start, unless it is allowed', async t => {
+  for (const decorated of [false, true]) {
+    for (const allowMiddleware of [false, true]) {
+      const app = fastify()
+      t.teardown(async () => { await app.close() })
+      if (decorated) app.decorate('use', () => app)
+      await app.register(postern, { ...GOOD, allowMiddleware })
+      const started = await app.ready().then(() => 'started', String)
+      if (decorated && !allowMiddleware) t.match(started, /runs middleware before any gate can/)
+      else t.equal(started, 'started')
+    }
+  }
+})
