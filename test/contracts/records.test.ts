@@ -286,6 +286,7 @@ for (const [name, addressOf] of recordStores) {
     t.same((await records.events('t1', 3, 2)).map(one => one.id), [4, 5])
     t.same((await records.events('t1', 0, 100)).map(one => Number(one.reason)).sort((a, b) => a - b), numbers.map(one => one - 1), 'and each event once')
     t.equal(await records.changes.newest('t1'), MANY)
+    t.same([...await records.changes.newestOf(['t1', 't2'])], [['t1', MANY]])
     t.same([await records.changes.newest('t2'), await records.changes.since('t2', 0, 10), await records.events('t2', 0, 10)], [0, [], []])
   })
 
@@ -350,7 +351,7 @@ for (const [name, addressOf] of recordStores) {
   })
 
   t.test(`${name}: notices are taken by one worker at a time, sent, tried again, or shown until dismissed`, async t => {
-    const { records, atOnce } = await start(t)
+    const { records, atOnce, rows } = await start(t)
     const notices = Array.from({ length: 6 }, (_, index) => notice({ message: `notice ${index}` }))
     await records.remember('t1', 'alice', { notices: [...notices, notice({ message: 'without address', to: null })], now: NOW })
     const taken = (await atOnce(async records => await records.notices.take(NOW, 2))).flat()
@@ -368,11 +369,12 @@ for (const [name, addressOf] of recordStores) {
     const shown = async (tenant = 't1', subject = 'alice') => (await records.notices.shown(tenant, subject)).map(one => one.message).sort()
     t.same(await shown(), ['notice 2', 'without address'])
     t.same([await shown('t2'), await shown('t1', 'bob')], [[], []])
-    await records.notices.dismiss('t1', 'bob', id('notice 2'))
-    await records.notices.dismiss('t2', 'alice', id('notice 2'))
+    await records.notices.dismiss('t1', 'bob', id('notice 2'), NOW + DAY)
+    await records.notices.dismiss('t2', 'alice', id('notice 2'), NOW + DAY)
     t.equal((await shown()).length, 2, 'nobody dismisses what is not his')
-    await records.notices.dismiss('t1', 'alice', id('notice 2'))
+    await records.notices.dismiss('t1', 'alice', id('notice 2'), NOW + DAY)
     t.same(await shown(), ['without address'])
+    t.match(JSON.stringify((await rows()).notices), `"dismissed_at":${NOW + DAY}`, 'when, by the clock of whoever asks')
   })
 
   t.test(`${name}: one process holds the lease, rules that changed are told, and what no rule needs is pruned`, async t => {
@@ -495,7 +497,7 @@ for (const [name, addressOf] of recordStores) {
     await records.changes.tenantChanged('t2', NOW)
     await records.writeEvent('t2', event('alice'), NOW)
     await records.events('t2', 0, 100)
-    for (const notice of await records.notices.shown('t1', 'alice')) await records.notices.dismiss('t2', 'alice', notice.id)
+    for (const notice of await records.notices.shown('t1', 'alice')) await records.notices.dismiss('t2', 'alice', notice.id, NOW + DAY)
     for (const act of [{ act: 'unlock' }, { act: 'reset', enrolmentCodeHash: 'x', expiresAt: NOW }, { act: 'require', from: 1 }, { act: 'delete', keyed: 'y' }] as const) {
       await records.administer('t2', 'alice', act, administered('alice'))
     }

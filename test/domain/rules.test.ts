@@ -585,6 +585,22 @@ t.test('rule 9: a change of factors needs a step-up, raises the epoch and is tol
     t.equal((await s.call('POST', url + '/credentials-changed', {})).status, 204)
     t.match((await s.question(other)).body, { status: 'verification_required' })
   })
+
+  await t.test('an enrolment that was begun under an older epoch is gone, whatever is typed', async t => {
+    const bob = by('bob')
+    for (const [factor, begin] of [
+      ['totp', async () => await s.begin(bob)],
+      ['email', async () => await s.call('POST', `/v1/subjects/${s.encoded('bob')}/email`, { by: bob, address: 'bob@example.org' })]
+    ] as const) {
+      const begun = await begin()
+      const confirm = async (typed: string) => code(await s.call(
+        'POST', `/v1/subjects/${s.encoded('bob')}/${factor}/${begun.body.id}/confirm`, { by: bob, code: typed }))
+      t.equal(await confirm('hello'), 'code_malformed', factor)
+      t.equal((await s.call('POST', `/v1/subjects/${s.encoded('bob')}/credentials-changed`, {})).status, 204)
+      t.equal(await confirm('hello'), 'enrolment_gone', `${factor}, of no form`)
+      t.equal(await confirm('000000'), 'enrolment_gone', `${factor}, a code`)
+    }
+  })
 })
 
 t.test('rule 9: a first enrolment needs what the tenant asks for', async t => {

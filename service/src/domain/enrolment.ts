@@ -75,7 +75,7 @@ export function createEnrolments (need: EnrolmentsNeed): Enrolments {
       if (loginStatus(factors, state, tenant.policy, now) === 'verification_required') {
         throw new Problem('login_required')
       }
-      await records.notices.dismiss(tenant.id, ask.by.subject, id)
+      await records.notices.dismiss(tenant.id, ask.by.subject, id, now)
     }
   }
 }

@@ -406,7 +406,7 @@ export interface Records {
     /** `retryAt` null: it cannot be delivered and is shown on pages instead. */
     readonly failed: (id: string, retryAt: number | null) => Promise<void>
     readonly shown: (tenant: string, subject: string) => Promise<readonly PendingNotice[]>
-    readonly dismiss: (tenant: string, subject: string, id: string) => Promise<void>
+    readonly dismiss: (tenant: string, subject: string, id: string, now: number) => Promise<void>
   }
   /** Embedded mode: one process. Resolves with who holds the lease if it is held by another. */
   readonly lease: {

@@ -172,10 +172,10 @@ export function createLogs (
             .limit(20)
             .execute()
         ).map(noticeOf),
-      dismiss: async (tenant, subject, id) => {
+      dismiss: async (tenant, subject, id, now) => {
         await db
           .updateTable('notices')
-          .set({ dismissed_at: Date.now() })
+          .set({ dismissed_at: now })
           .where('tenant', '=', tenant)
           .where('subject', '=', subject)
           .where('id', '=', id)

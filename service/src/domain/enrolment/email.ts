@@ -12,7 +12,7 @@ import type { Proof } from './proof.ts'
 import type { Slots } from './slots.ts'
 
 export function createEmailEnrolment (
-  { records, pending, sealer, clock, notices, attempts }: EnrolmentsNeed,
+  { records, sealer, clock, notices, attempts }: EnrolmentsNeed,
   { rightOf, sealedRow, change, tell, recordFor }: FactorChanges,
   { openSlot, sealKept, keptOf, live, mailCode }: Slots,
   { prove }: Proof
@@ -63,11 +63,9 @@ export function createEmailEnrolment (
     const state = await records.subject(ask.by, clock.now())
     const code = normaliseDigits(typed)
     if (!/^\d{6}$/.test(code)) {
-      const read = await pending.read(ask.by, id, {
-        browserKnown: state.browserKnown,
-        limits: tenant.policy.limits
-      })
-      return read === undefined ? { verdict: 'gone' } : { verdict: 'malformed' }
+      // Refused without counting; one that was begun under an older epoch is gone, whatever is typed.
+      const found = await live(tenant, ask, state, 'enrol_email')
+      return found?.slot.id === id ? { verdict: 'malformed' } : { verdict: 'gone' }
     }
     const attempt = await attempts.take(tenant, ask, state, id, 'subject', ['enrol_email'])
     if (attempt.attempt === 'refused') return attempt.verdict

@@ -14,7 +14,7 @@ import type { Slots } from './slots.ts'
 const CLOCK_OFF_MINUTES = 5
 
 export function createTotpEnrolment (
-  { records, pending, randomness, clock, notices, attempts }: EnrolmentsNeed,
+  { records, randomness, clock, notices, attempts }: EnrolmentsNeed,
   { rightOf, sealedRow, change, tell, recordFor }: FactorChanges,
   { openSlot, sealKept, keptOf, live }: Slots,
   { prove }: Proof,
@@ -56,11 +56,9 @@ export function createTotpEnrolment (
     const state = await records.subject(ask.by, clock.now())
     const code = normaliseDigits(typed)
     if (!/^\d{6}$/.test(code)) {
-      const read = await pending.read(ask.by, id, {
-        browserKnown: state.browserKnown,
-        limits: tenant.policy.limits
-      })
-      return read === undefined ? { verdict: 'gone' } : { verdict: 'malformed' }
+      // Refused without counting; one that was begun under an older epoch is gone, whatever is typed.
+      const found = await live(tenant, ask, state, 'enrol_totp')
+      return found?.slot.id === id ? { verdict: 'malformed' } : { verdict: 'gone' }
     }
     // Renewing is the way out of a lock, so it does not wait behind what the attacker spent.
     const budget = state.lockedAt === null ? 'subject' : 'backup_code'
