@@ -9,7 +9,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Parser } from 'tap-parser'
-import { printedTable, type Row } from '../test/helpers/attack.ts'
+import { printedTable as attacks } from '../test/helpers/attack.ts'
+import { printedTable as faults } from '../test/helpers/fault-table.ts'
 import { findTool, TOOLS, type ToolName } from '../test/helpers/tools.ts'
 import { build, isStale } from './build.js'
 
@@ -121,11 +122,14 @@ export async function test (args: readonly string[], env: NodeJS.ProcessEnv = pr
   needTools()
   if (isStale()) await build()
   const folder = mkdtempSync(join(tmpdir(), 'postern-run-'))
-  const table = join(folder, 'attacks.jsonl')
+  const table = join(folder, 'tables.jsonl')
   const { passed, failed, skipped, code } = await runTap(args, { ...env, POSTERN_TEST_TABLE: table })
-  if (existsSync(table)) {
-    const rows = readFileSync(table, 'utf8').trim().split('\n').map(line => JSON.parse(line) as Row)
-    process.stdout.write(`\nAttacks:\n${printedTable(rows.sort((a, b) => a.group < b.group ? -1 : 1))}\n`)
+  const handed = existsSync(table)
+    ? readFileSync(table, 'utf8').trim().split('\n').map(line => JSON.parse(line) as { table: string, row: never })
+    : []
+  for (const [name, printed] of [['attacks', attacks], ['faults', faults]] as const) {
+    const rows = handed.filter(one => one.table === name).map(one => one.row)
+    if (rows.length > 0) process.stdout.write(`\nTable of ${name}:\n${printed(rows)}\n`)
   }
   rmSync(folder, { recursive: true, force: true })
   if (skipped.length > 0) {

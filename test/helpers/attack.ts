@@ -1,8 +1,8 @@
 // Requests as bytes, in lanes of kept-alive sockets, and the table of what they reached. No client library: none may
 // tidy what is sent.
 
-import { appendFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
+import { handOver, printedLines } from './tables.ts'
 
 export interface Sent {
   /** 0: the connection ended without an answer. */
@@ -106,20 +106,14 @@ const HEAD = ['group', 'requests sent', 'protected hits', 'controls passed'] as 
 /** The table as people read it. */
 export function printedTable (rows: readonly Row[]): string {
   const sum = (pick: (row: Row) => number): number => rows.reduce((all, row) => all + pick(row), 0)
-  const cells = [
-    [...HEAD],
-    ...[...rows, { group: 'all', sent: sum(one => one.sent), hits: sum(one => one.hits), controls: sum(one => one.controls) }]
+  const sorted = rows.toSorted((a, b) => a.group < b.group ? -1 : 1)
+  return printedLines([
+    HEAD,
+    ...[...sorted, { group: 'all', sent: sum(one => one.sent), hits: sum(one => one.hits), controls: sum(one => one.controls) }]
       .map(({ group, sent, hits, controls }) => [group, String(sent), String(hits), String(controls)])
-  ]
-  const widths = HEAD.map((_, column) => Math.max(...cells.map(line => line[column]?.length ?? 0)))
-  return cells
-    .map(line => line.map((cell, column) => column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)).join('  '))
-    .join('\n')
+  ])
 }
 
-/** Hands a file's rows to the runner, which prints one table of all; alone it prints its own. */
 export function report (rows: readonly Row[]): void {
-  const file = process.env.POSTERN_TEST_TABLE
-  if (file === undefined) process.stderr.write(`\n${printedTable(rows)}\n`)
-  else appendFileSync(file, rows.map(row => `${JSON.stringify(row)}\n`).join(''))
+  handOver('attacks', rows, printedTable)
 }

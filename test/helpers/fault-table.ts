@@ -1,0 +1,23 @@
+// What each fault did, as a table.
+
+import { printedLines } from './tables.ts'
+
+export interface Row {
+  readonly fault: string
+  readonly answers: number
+  readonly longestMs: number
+  readonly acceptedTwice: number
+  readonly gatesOpened: number
+  readonly recoveredMs: number
+}
+
+const HEAD = ['fault', 'answers', 'longest answer', 'accepted twice', 'gates opened', 'recovered after'] as const
+
+/** The table as people read it. */
+export function printedTable (rows: readonly Row[]): string {
+  const sorted = rows.toSorted((a, b) => a.fault < b.fault ? -1 : 1)
+  return printedLines([HEAD, ...sorted.map(row => [
+    row.fault, String(row.answers), `${Math.round(row.longestMs)} ms`, String(row.acceptedTwice), String(row.gatesOpened),
+    `${(row.recoveredMs / 1000).toFixed(1)} s`
+  ])])
+}
