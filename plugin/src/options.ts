@@ -48,6 +48,8 @@ export interface PosternOptions {
       readonly key: string
       /** Further keys under which the console's pages want the same token. */
       readonly copies?: readonly string[] | undefined
+      /** They keep it as JSON text, in quotes. */
+      readonly quoted?: boolean | undefined
       readonly header?: string | undefined
       readonly scheme?: string | undefined
     }
@@ -100,7 +102,13 @@ export interface Settings {
   readonly headers: readonly string[]
   readonly query: readonly string[]
   readonly tokenInScript:
-    | { readonly key: string; readonly copies: readonly string[]; readonly header: string; readonly scheme: string }
+    | {
+      readonly key: string
+      readonly copies: readonly string[]
+      readonly quoted: boolean
+      readonly header: string
+      readonly scheme: string
+    }
     | undefined
   readonly sealKeys: readonly SealKey[]
   readonly insecureCookies: boolean
@@ -222,7 +230,9 @@ export function parseOptions (options: PosternOptions, today: number): Settings 
     cookies,
     headers: token === undefined ? headers : [...new Set([...headers, header])],
     query,
-    tokenInScript: token === undefined ? undefined : { key: token.key, copies: token.copies ?? [], header, scheme },
+    tokenInScript: token === undefined
+      ? undefined
+      : { key: token.key, copies: token.copies ?? [], quoted: token.quoted ?? false, header, scheme },
     sealKeys,
     insecureCookies,
     mode,

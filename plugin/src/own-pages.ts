@@ -117,10 +117,10 @@ ${['wait', 'nobody', 'cookies', 'failed'].map(what => `<p data-says="${what}" ro
 </div>${link('/', words('signed_out.home'))}`
     })),
     policy: CONTENT_SECURITY_POLICY,
-    release: (see, { key, copies }, value, to) => render(see, words => ({
+    release: (see, { key, copies, quoted }, value, to) => render(see, words => ({
       title: words('release.title'),
       script: 'release.js',
-      body: `<p data-release data-keys="${escape(JSON.stringify([key, ...copies]))}" data-value="${escape(value)}" data-to="${escape(to)}" role="status">${words('release.text')}</p>
+      body: `<p data-release data-keys="${escape(JSON.stringify([key, ...copies]))}" data-value="${escape(quoted ? JSON.stringify(value) : value)}" data-to="${escape(to)}" role="status">${words('release.text')}</p>
 <noscript><p>${words('hand_over.script')}</p></noscript>`
     })),
     upstream: (see, how) => render(see, words => ({ title: words('upstream.title'), body: text(words(`upstream.${how}`)) + link('', words('away.retry')) })),

@@ -15,6 +15,8 @@ const BROWSER = binding('the attacker\'s own')
 const BOUND = `${bindingName()}=${BROWSER}`
 
 interface Known {
+  /** Whose a token is, the gateway only knows from its login. */
+  readonly loginFirst?: true
   readonly env?: Readonly<Record<string, string>>
   readonly kind: string
   readonly credential: (id: string) => string
@@ -40,6 +42,7 @@ const PRESETS: Readonly<Record<string, Known>> = {
     says: id => JSON.stringify({ id })
   },
   rustdesk: { ...TOKENS, credential: id => `Authorization: Bearer ${id}` },
+  lantongxue: { ...TOKENS, loginFirst: true, credential: id => `Authorization: Bearer ${id}` },
   lejianwen: { ...TOKENS, headers: ['authorization', 'api_token'], credential: id => `api-token: ${id}` },
   kingmo888: {
     kind: 'cookie',
@@ -61,6 +64,10 @@ for (const [preset, known] of Object.entries(PRESETS)) {
       if (url === known.who || url === '/api/currentUser') {
         const id = named(headers.cookie) ?? named(headers.authorization) ?? named(String(headers['x-api-key'] ?? ''))
         response.writeHead(id === undefined ? 401 : 200, { 'content-type': 'text/html; charset=utf-8' }).end(url === known.who ? known.says(id) : client(id))
+        return
+      }
+      if (url === '/api/login') {
+        response.end(JSON.stringify({ access_token: headers['x-token'], user: { name: 'somebody' } }))
         return
       }
       log.push({ method, url, headers: { ...headers }, upgrade: false })
@@ -88,6 +95,9 @@ for (const [preset, known] of Object.entries(PRESETS)) {
       }
     })
     const [vic, eve, ann] = ['vic', 'eve', 'ann'].map(name => `${name}00000000000000001`) as [string, string, string]
+    for (const id of known.loginFirst === true ? [vic, eve, ann] : []) {
+      await fetch(`http://127.0.0.1:${port}/api/login`, { method: 'POST', headers: { 'x-token': id }, body: JSON.stringify({ username: id }) })
+    }
     const browser = known.kind === 'cookie' ? BROWSER : ''
     makeVerified(fake, eve, browser, undefined, known.kind)
     makeVerified(fake, ann, browser, 1, known.kind)

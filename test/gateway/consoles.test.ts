@@ -435,3 +435,73 @@ t.test('generic with tokens: who may not go on at a page, must enrol, or comes w
   t.ok(Number(away.body['retry_after']) > 0)
   t.notMatch(JSON.stringify(away.body), [...console.tokens.keys()].at(-1) ?? '')
 })
+
+async function startLantongxue (t: Teardown) {
+  const tokens = new Map<string, string>()
+  const upstream = await startUpstream(t, (request, response, body) => {
+    const json = (status: number, value: unknown): void => {
+      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value))
+    }
+    void body().then(text => {
+      const given = request.headers.authorization ?? ''
+      const user = tokens.get(given.replace(/^Bearer /, ''))
+      const login = (): string | undefined => {
+        const { username, password } = JSON.parse(text) as Body
+        // A database that folds case and ignores spaces at the end.
+        const name = String(username).toLowerCase().trimEnd()
+        if (password !== `${name}-password`) return undefined
+        const token = randomBytes(32).toString('hex')
+        tokens.set(token, name)
+        return token
+      }
+      if (request.url === '/') response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>panel</title><h1>panel</h1>')
+      else if (request.url === '/admin/auth/login') {
+        const token = login()
+        json(200, token === undefined ? { code: 500, message: 'wrong', data: null } : { code: 200, message: 'ok', data: { token } })
+      } else if (request.url === '/api/login') {
+        const token = login()
+        // Everybody is called the same.
+        json(200, token === undefined ? { error: 'wrong' } : { type: 'access_token', access_token: token, user: { name: 'The boss', email: '' } })
+      } else if (user === undefined) response.writeHead(401).end('Unauthorized')
+      else json(200, { code: 200, message: 'ok', data: { seen: request.url, user } })
+    })
+  })
+  return { ...upstream, tokens }
+}
+
+t.test('lantongxue: panel and client log in as the user name says, in every spelling, and the token is held', { timeout: 120_000 }, async t => {
+  const console = await startLantongxue(t)
+  const { service, origin, gateway } = await behind(t, 'lantongxue', console)
+  const { key } = await service.enrol(wire('alice', 'bearer', 'elsewhere', 'x'))
+  for (const username of ['alice', 'ALICE', 'Alice ', '\uff21lice']) {
+    const before = console.tokens.size
+    const panel = await post(`${origin}/admin/auth/login`, { username, password: 'alice-password', code: 'x', captchaId: 'y' })
+    if (console.tokens.size > before) t.match(panel.body, { code: 500, message: /reload this page/, data: null }, username)
+    const client = await post(`${origin}/api/login`, { username, password: 'alice-password', id: '1', uuid: 'u' })
+    if (client.body['error'] === undefined) t.match(client.body, { type: 'email_check', tfa_type: 'tfa_check', user: { name: 'alice' } }, username)
+  }
+  t.equal(console.tokens.size, 6, 'three of the spellings are the same user to the server')
+  t.match((await post(`${origin}/admin/auth/login`, { username: 'bo\u00df', password: 'x' })).body, { code: 500, message: /cannot be used here/ })
+  t.match((await post(`${origin}/api/login`, { username: 'bo\u00df', password: 'x' })).body, { error: /cannot be used here/ })
+  for (const token of console.tokens.keys()) {
+    for (const authorization of [token, `Bearer ${token}`, `bearer ${token}`, ` ${token}`]) {
+      const answer = await fetch(`${origin}/admin/users/list`, { headers: { authorization } })
+      if (/"user"/.test(await answer.text())) t.fail('a held token opened the panel')
+    }
+  }
+  const held = await post(`${origin}/admin/auth/login`, { username: 'alice', password: 'alice-password' })
+  const document = await raw(gateway.port, lines('GET', '/', [`Cookie: ${jar(held)}`, 'Accept: text/html', 'Sec-Fetch-Mode: navigate']))
+  t.match(document.headers['location'], /^\/2fa\/verify\//)
+  service.nextStep()
+  const right = await answerPage(origin, String(document.headers['location']), jar(held), service.code(key))
+  const token = [...console.tokens.keys()].at(-1) ?? ''
+  t.match(await right.text(), new RegExp(`data-value="&#34;${token}&#34;"`), 'as its pages keep it')
+  const cookie = jar(right)
+  const call = async (method: string, path: string): Promise<Body> =>
+    await (await fetch(origin + path, { method, headers: { authorization: token, cookie } })).json() as Body
+  t.match(await call('GET', '/admin/users/list'), { code: 200, data: { user: 'alice' } })
+  service.advance(1_000_000)
+  t.match(await call('POST', '/admin/users/edit'), { code: 500, message: /fresh verification code/ })
+  t.notOk(console.paths().includes('POST /admin/users/edit'))
+  t.match(await (await fetch(`${origin}/admin/users/list`, { headers: { authorization: 'f'.repeat(64) } })).json(), { code: 8888 }, 'a token of nobody: log in again')
+})

@@ -67,6 +67,8 @@ export interface ConsoleKnown {
       readonly key: string
       /** Further keys under which its pages want the same token. */
       readonly copies?: readonly string[] | undefined
+      /** They keep it as JSON text, in quotes. */
+      readonly quoted?: boolean | undefined
       readonly header?: string | undefined
       readonly scheme?: string | undefined
     }

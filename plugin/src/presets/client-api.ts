@@ -44,9 +44,17 @@ export interface ClientApi {
   readonly owner: (token: string) => Identity | null | Promise<Identity | null>
 }
 
+/** For a server whose answers do not name a user for good. */
+export interface Naming {
+  readonly owner: ClientApi['owner']
+  /** Whom the call logs in; remembers whose the token is. Throws where it cannot be told. */
+  readonly logsIn: (call: Call, token: string) => string
+}
+
 export function createClientApi (
   preset: string,
-  { value, wrong, call, now, today, publicOrigin, prefix }: PresetParts
+  { value, wrong, call, now, today, publicOrigin, prefix }: PresetParts,
+  naming?: Naming
 ): ClientApi {
   const identities = createIdentities({ now, keepMs: KEEP_MS })
   const settingsUrl = value(`${preset}_console_url`) ?? `${publicOrigin}${prefix}/settings`
@@ -76,7 +84,7 @@ export function createClientApi (
     return subject === undefined ? null : person(subject, token, textAt(said, 'email'), word)
   }
 
-  const owner: ClientApi['owner'] = token => identities.of(token, async () => await ask(token))
+  const owner: ClientApi['owner'] = naming?.owner ?? (token => identities.of(token, async () => await ask(token)))
 
   function identify (request: FastifyRequest): Identity | null | Promise<Identity | null> {
     const { authorization } = request.headers
@@ -86,11 +94,11 @@ export function createClientApi (
     return token === undefined ? null : owner(token)
   }
 
-  function logins (answer: Answered, sso: boolean): Login | undefined {
+  function logins (call: Call, answer: Answered, sso: boolean): Login | undefined {
     const said = answer.status === 200 ? objectIn(answer.body) : {}
     const token = textAt(said, 'access_token')
     if (token === undefined) return undefined
-    const subject = textAt(said, 'user.name')
+    const subject = naming === undefined ? textAt(said, 'user.name') : naming.logsIn(call, token)
     if (subject === undefined) throw new Error('the server logged somebody in and did not say whom')
     if (sso && exempt) {
       if (bySso.size >= LOGGED_IN_BY) bySso.clear()
@@ -143,7 +151,7 @@ export function createClientApi (
     pattern: '/api/login',
     device: ({ fields }) => deviceOf(fields),
     second,
-    login: (_call, answer) => logins(answer, false),
+    login: (call, answer) => logins(call, answer, false),
     reply
   }
 
@@ -153,7 +161,7 @@ export function createClientApi (
     logins: [account, {
       pattern: '/api/oidc/auth-query',
       device: ({ request }: Call) => deviceOf(queryOf(request)),
-      login: (_call, answer) => logins(answer, true),
+      login: (call, answer) => logins(call, answer, true),
       reply
     }],
     logoutPatterns: ['POST /api/logout'],
@@ -198,7 +206,7 @@ function answered (one: HeldAnswer): Reply {
 }
 
 /** What clients show is the text of `error`, whatever the status. */
-function failed (status: number, error: string): Reply {
+export function failed (status: number, error: string): Reply {
   return jsonReply(status, { error })
 }
 
