@@ -99,7 +99,7 @@ export const SETTINGS = {
   },
   shed_after_ms: {
     type: 'integer',
-    default: '500',
+    default: '1000',
     min: 50,
     max: 10_000,
     text: 'Calls are refused with 503 while the event loop is this late on average over a second.'
