@@ -26,7 +26,7 @@ export interface PageCookie {
 
 export interface GoesOn {
   readonly next?: string | undefined
-  readonly putBack?: true | undefined
+  readonly putBack?: boolean | undefined
 }
 
 export interface PageCookieParts {

@@ -417,7 +417,9 @@ t.test('generic with tokens: a login is held, its page puts the token where the 
   t.equal(await call('GET', '/devices'), 200, 'a password call that failed changed nothing')
   t.equal(await call('POST', '/password'), 200)
   t.equal(await call('GET', '/devices'), 200, 'who changed the password stays')
-  t.equal(await call('POST', '/logout'), 200)
+  const out = await fetch(`${origin}/logout`, { method: 'POST', headers: { 'x-token': token, cookie: bound } })
+  t.equal(out.status, 200)
+  t.match(out.headers.getSetCookie().join(), /postern-page-\w+=; .*Max-Age=0/, 'and nothing brings the token back')
   t.equal(await call('GET', '/devices'), 401, 'logged out')
 })
 

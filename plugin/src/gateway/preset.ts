@@ -121,10 +121,10 @@ export interface Reply {
 
 export interface DeniedReply extends Reply {
   /**
-   * The console's pages drop their token at this answer and load anew: the document that they ask for then is our page,
-   * and after it they get the token back.
+   * The next document that this browser asks for is our page; with `token` the console's pages drop their token at this
+   * answer, and get it back after our page.
    */
-  readonly resume?: true
+  readonly resume?: 'page' | 'token'
 }
 
 /** A call as it came: the body in memory, read as JSON or form where it is one. */

@@ -62,10 +62,11 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
   function denied (request: FastifyRequest, { status, code, members }: Denied): Reply | undefined {
     const said = known.denied?.(request, { status, code, members })
     const identity = inside.passageOf(request.raw)?.who?.identity
-    if (said?.resume !== true || identity === undefined) return said
+    if (said?.resume === undefined || identity === undefined) return said
     const { challenge } = members
     const next = typeof challenge === 'string' ? `verify/${challenge}` : code === 'enrolment_required' ? 'enrol' : 'verify'
-    return { ...said, headers: { ...said.headers, 'set-cookie': inside.pageCookie.cookie(identity, { next, putBack: true }) } }
+    const cookie = inside.pageCookie.cookie(identity, { next, putBack: said.resume === 'token' })
+    return { ...said, headers: { ...said.headers, 'set-cookie': cookie } }
   }
 
   const holding = createHolding({ inside, seal: inside.seal, prefix: config.prefix, publicOrigin: config.publicOrigin })
@@ -167,7 +168,11 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     const who = inside.passageOf(request.raw)?.who
     if (who === undefined) return
     if (ending === 'password') await app.postern.credentialsChanged(who.identity.subject, { keep: request })
-    else await reply.posternLogout()
+    else {
+      await reply.posternLogout()
+      // Nothing brings the login back that was ended.
+      void reply.header('set-cookie', inside.pageCookie.cleared)
+    }
   }
 
   async function loginCall (

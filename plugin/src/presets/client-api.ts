@@ -10,6 +10,11 @@ import type {
 } from '../gateway/preset.ts'
 import type { Identity, LoggedIn } from '../model.ts'
 
+export const CONSOLE_URL: Setting = {
+  type: 'text',
+  text: 'Where users set up their second factor, named in the message of clients that must; default: the settings page.'
+}
+
 /** The settings of the client API, named after the preset. */
 export function clientApiSettings (preset: string): Readonly<Record<string, Setting>> {
   return {
@@ -23,10 +28,7 @@ export function clientApiSettings (preset: string): Readonly<Record<string, Sett
       type: 'text',
       text: 'Until this date (`2027-01-31`) every token of the server passes that the gateway gets to see, so that devices of before need not log in again; the tenant must allow `api_token`. Logins are asked for the code all the same.'
     },
-    [`${preset}_console_url`]: {
-      type: 'text',
-      text: 'Where users set up their second factor, named in the message of clients that must; default: the settings page.'
-    }
+    [`${preset}_console_url`]: CONSOLE_URL
   }
 }
 

@@ -10,12 +10,13 @@ import type {
 import type { FastifyRequest } from 'fastify'
 import type { Identity } from '../model.ts'
 import type { Denied } from '../options.ts'
-import { clientApiSettings, createClientApi, failed } from './client-api.ts'
+import { CONSOLE_URL, createClientApi, failed } from './client-api.ts'
 
 export const lantongxue: Preset = {
   name: 'lantongxue',
   text: 'lantongxue/rustdesk-api-server-pro: the client API and the panel at /admin/',
-  settings: clientApiSettings('lantongxue'),
+  // Its tokens are known by their login alone, and it has no single sign-on.
+  settings: { lantongxue_console_url: CONSOLE_URL },
   create: parts => createLantongxue(parts)
 }
 
@@ -92,9 +93,9 @@ function panelReply (asked: AskedFor): Reply {
 
 function refusal ({ code, status, members }: Denied): DeniedReply {
   switch (code) {
-    case 'step_up_required': return { ...coded(SHOWN, 'A fresh verification code is needed: reload this page, then save again'), resume: true }
-    case 'login_required': return { ...coded(SHOWN, 'Two-factor verification required: reload this page'), resume: true }
-    case 'enrolment_required': return { ...coded(SHOWN, 'Two-factor verification must be set up first: reload this page'), resume: true }
+    case 'step_up_required': return { ...coded(SHOWN, 'A fresh verification code is needed: reload this page, then save again'), resume: 'page' }
+    case 'login_required': return { ...coded(SHOWN, 'Two-factor verification required: reload this page'), resume: 'page' }
+    case 'enrolment_required': return { ...coded(SHOWN, 'Two-factor verification must be set up first: reload this page'), resume: 'page' }
     case 'credentials_unknown': return coded(LOGGED_OUT, 'Please log in again')
     default: return coded(SHOWN, status === 503 ? 'Two-factor verification is not available right now; try again soon' : textAt(members, 'detail') ?? code)
   }

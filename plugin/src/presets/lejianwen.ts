@@ -97,9 +97,9 @@ function said (asked: AskedFor): Reply {
 
 function refusal ({ code, status, members }: Denied): DeniedReply {
   switch (code) {
-    case 'step_up_required': return { ...coded(RELOAD, 'A fresh verification code is needed; then save again'), resume: true }
-    case 'login_required': return { ...coded(RELOAD, 'Two-factor verification required'), resume: true }
-    case 'enrolment_required': return { ...coded(RELOAD, 'Two-factor verification must be set up first'), resume: true }
+    case 'step_up_required': return { ...coded(RELOAD, 'A fresh verification code is needed; then save again'), resume: 'token' }
+    case 'login_required': return { ...coded(RELOAD, 'Two-factor verification required'), resume: 'token' }
+    case 'enrolment_required': return { ...coded(RELOAD, 'Two-factor verification must be set up first'), resume: 'token' }
     // A token that is nobody's.
     case 'credentials_unknown': return coded(RELOAD, 'Please log in again')
     default: return coded(FAILED, status === 503 ? 'Two-factor verification is not available right now; try again soon' : textAt(members, 'detail') ?? code)
