@@ -13,7 +13,7 @@ import { dataFolder, postern, settingsIn } from './helpers/processes.ts'
 import { freePort, startRedis } from './helpers/redis.ts'
 import { startRelay } from './helpers/relay.ts'
 import { admin, startCluster, startSentinel, until } from './helpers/redis-shapes.ts'
-import { by, startService, totpCode, type Teardown } from './helpers/service.ts'
+import { by, name, startService, totpCode, type Teardown } from './helpers/service.ts'
 
 const key = (first: number) => new Uint8Array(32).map((_, index) => index + first)
 const sealer = createSealer({ encryptionKeys: [{ id: 'k1', key: key(0) }], serverKey: { id: 's1', key: key(1) } })
@@ -262,6 +262,58 @@ t.test('C-08 when memory runs out, new challenges get 503 and counts stay', asyn
   t.match(await pending.read(by, slot.id, looking()), { slot: { attemptsLeft: defaultLimits.challengeAttempts - 1 } })
 })
 
+t.test('a challenge takes at most the bytes in Redis that the documentation states, and every key of it ends', async t => {
+  const stated = [...readFileSync(new URL('../docs/operations.md', import.meta.url), 'utf8')
+    .matchAll(/^\| (opened|tried|mailed|mailed and tried|answered) \|[^|]*\| (\d+) \| (\d+) \|$/gm)]
+    .map(([, state = '', own, all]) => ({ state, own: Number(own), all: Number(all) }))
+  t.same(stated.map(({ state }) => state), ['opened', 'tried', 'mailed', 'mailed and tried', 'answered'])
+  const { port, url } = await startRedis(t)
+  const { pending } = await connected(t, url)
+  const server = admin(t, port)
+  // As long as they are in use: keyed hashes for session and browser, an epoch in milliseconds.
+  const names = { session: name('session'), browser: name('browser') }
+  const open = async (subject: string) => {
+    const by = { ...who(subject), ...names }
+    const { slot } = await pending.open(by, 'login', { ...opening, epoch: 1_764_000_000_000, returnPath: '/console/users/1042' })
+    return { by, id: slot.id }
+  }
+  type Open = Awaited<ReturnType<typeof open>>
+  const mail = async ({ by, id }: Open) => {
+    const { sent } = await pending.send(by, id, { codeHash: name('code'), ...looking() })
+    t.equal(sent, 'sent')
+  }
+  const tryCodes = async ({ by, id }: Open) => {
+    let last
+    for (let tried = 0; tried < defaultLimits.challengeAttempts; tried++) last = await pending.takeAttempt(by, id, 'subject', taking)
+    t.equal(last?.taken, 'taken')
+    return last
+  }
+  const steps: Record<string, (challenge: Open) => Promise<unknown>> = {
+    opened: async () => {},
+    tried: tryCodes,
+    mailed: mail,
+    'mailed and tried': async challenge => { await mail(challenge); await tryCodes(challenge) },
+    answered: async challenge => {
+      const taken = await tryCodes(challenge)
+      if (taken?.taken === 'taken') await pending.giveBack(taken.receipt, 'accepted')
+    }
+  }
+  for (const { state, own, all } of stated) {
+    await server.flushall()
+    await steps[state]?.(await open('alice'))
+    const keys = await server.keys('*')
+    const weighed = await Promise.all(keys.map(async key => ({
+      counts: key.endsWith('}b'), bytes: Number(await server.memory('USAGE', key, 'SAMPLES', 0)), endsIn: await server.pttl(key)
+    })))
+    const sum = (some: typeof weighed) => some.reduce((total, { bytes }) => total + bytes, 0)
+    const measured = { own: sum(weighed.filter(({ counts }) => !counts)), all: sum(weighed) }
+    t.comment(`${state}: ${measured.own} of its own, ${measured.all} with the counts`)
+    t.ok(measured.own <= own && measured.all <= all, `${state}: ${JSON.stringify(measured)}`)
+    t.ok(own <= 261, `${state}: the challenge's own key`)
+    t.ok(weighed.length > 0 && weighed.every(({ endsIn }) => endsIn > 0), `${state}: each key ends by itself`)
+  }
+})
+
 t.test('C-12 a wrong Redis ends the start within 15 s with one clear line and without the password', async t => {
   const { port } = await startRedis(t)
   await admin(t, port).config('SET', 'requirepass', 'right-password')
@@ -273,18 +325,18 @@ t.test('C-12 a wrong Redis ends the start within 15 s with one clear line and wi
     ['nobody there', `redis://127.0.0.1:${await freePort()}`, /ECONNREFUSED/],
     ['no such host', 'redis://no-such-host.invalid:6379', /ENOTFOUND|EAI_AGAIN/]
   ]
-  await Promise.all(cases.map(async ([name, url, says]) => {
-    const { settings } = settingsIn(dataFolder(t), { POSTERN_REDIS: url, POSTERN_DATABASE: `sqlite:${join(folder, `${name}.db`)}` })
+  await Promise.all(cases.map(async ([called, url, says]) => {
+    const { settings } = settingsIn(dataFolder(t), { POSTERN_REDIS: url, POSTERN_DATABASE: `sqlite:${join(folder, `${called}.db`)}` })
     const started = performance.now()
     const ended = await postern(['serve'], settings)
     const lines = ended.err.trim().split('\n')
-    t.not(ended.code, 0, name)
-    t.equal(lines.length, 1, `${name}: ${ended.err}`)
-    t.match(ended.err, /Redis \(POSTERN_REDIS\) cannot be used: /, name)
-    t.match(ended.err, says, name)
-    t.notMatch(ended.err, /(right|wrong)-password/, name)
+    t.not(ended.code, 0, called)
+    t.equal(lines.length, 1, `${called}: ${ended.err}`)
+    t.match(ended.err, /Redis \(POSTERN_REDIS\) cannot be used: /, called)
+    t.match(ended.err, says, called)
+    t.notMatch(ended.err, /(right|wrong)-password/, called)
     // 15 s by the service's own count; the rest is for a machine that starts many processes at once.
-    t.ok(performance.now() - started < 120_000, `${name}: ${Math.round(performance.now() - started)} ms`)
+    t.ok(performance.now() - started < 120_000, `${called}: ${Math.round(performance.now() - started)} ms`)
   }))
 })
 
