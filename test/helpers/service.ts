@@ -81,9 +81,12 @@ export async function startService (t: Teardown, options: StartOptions = {}) {
     other: tenantKey('t2', 'g1'),
     otherAdmin: tenantKey('t2', 'a1')
   }
-  const config = readConfig({
+  const secrets = {
     POSTERN_ENCRYPTION_KEYS: `k1:${randomBytes(32).toString('base64')}`,
-    POSTERN_SERVER_KEY: `s1:${randomBytes(32).toString('base64')}`,
+    POSTERN_SERVER_KEY: `s1:${randomBytes(32).toString('base64')}`
+  }
+  const config = readConfig({
+    ...secrets,
     POSTERN_DATABASE: options.database ?? 'sqlite::memory:',
     POSTERN_LOG_LEVEL: 'silent',
     POSTERN_TENANTS: JSON.stringify([
@@ -178,6 +181,8 @@ export async function startService (t: Teardown, options: StartOptions = {}) {
   return {
     app,
     config,
+    /** The keys as settings, for another process or service on the same data. */
+    secrets,
     clock,
     mails,
     log,

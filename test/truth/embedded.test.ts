@@ -84,11 +84,7 @@ t.test('C-32: a backup beside the running service is whole, a copied file is not
   const used = s.code(keys.ann.key)
   t.equal((await s.verify(by('ann', 'thief'), 'login', used)).status, 200)
   const before = (await s.question(by('ann', 'thief'))).body.change as number
-  const env = {
-    POSTERN_ENCRYPTION_KEYS: s.config.encryptionKeys.map(({ id, key }) => `${id}:${Buffer.from(key).toString('base64')}`).join(),
-    POSTERN_SERVER_KEY: `${s.config.serverKey.id}:${Buffer.from(s.config.serverKey.key).toString('base64')}`
-  }
-  const restored = await startService(t, { database: `sqlite:${copy}`, env, overrides: { clock: s.clock } })
+  const restored = await startService(t, { database: `sqlite:${copy}`, env: s.secrets, overrides: { clock: s.clock } })
   t.match((await restored.question(ann)).body, { status: 'verified' }, 'without a fence the old sessions live')
   const fenced = await restoreFence(whole, s.clock.now(), { backupCodes: true })
   t.same(fenced, { subjects: 2, sessions: 2, backupCodes: 12 })

@@ -159,6 +159,46 @@ t.test('C-17: a standby is never asked, however fresh it is', async t => {
   t.match(err, 'the server is a standby')
 })
 
+t.test('C-32, C-19: a dump that is restored beside a fence brings back enrolments, but no used code and no session', async t => {
+  const source = await server.fresh()
+  const s = await startService(t, { database: source.url })
+  const [ann, bob] = [by('ann'), by('bob')]
+  const keys = { ann: await s.enrol(ann), bob: await s.enrol(bob) }
+  const file = join(pgFolder(t), 'backup')
+  const reach = ['-h', server.socket, '-p', String(server.port), '-U', 'postgres']
+  await pgCommand('pg_dump', [...reach, '-Fc', '-f', file, source.name])
+
+  // What the dump does not know of: codes that were used, and the sessions they opened.
+  s.nextStep()
+  const used = { ann: s.code(keys.ann.key), bob: s.code(keys.bob.key) }
+  const [annLater, bobLater] = [by('ann', 'later'), by('bob', 'later')]
+  t.equal((await s.verify(annLater, 'login', used.ann)).status, 200)
+  t.equal((await s.verify(bobLater, 'login', used.bob)).status, 200)
+  const seen = (await s.question(annLater)).body.change as number
+
+  const target = await server.fresh()
+  await pgCommand('pg_restore', [...reach, '--exit-on-error', '-d', target.name, file])
+  const { settings } = settingsIn(dataFolder(t), { POSTERN_DATABASE: target.url, ...s.secrets })
+  const restored = await startService(t, { database: target.url, env: s.secrets, overrides: { clock: s.clock } })
+  t.match((await restored.question(ann)).body, { status: 'verified' }, 'without a fence a session of before passes')
+  t.equal((await restored.verify(by('bob', 'thief'), 'login', used.bob)).status, 200, 'and a used code opens once more')
+
+  const { code, out, err } = await postern(['restore-fence'], settings)
+  t.match({ code, out, err }, { code: 0, out: /^fenced: 2 subjects, 3 sessions ended, 0 backup codes void$/m, err: '' })
+  for (const who of [ann, bob, annLater, bobLater, by('bob', 'thief')]) {
+    t.match((await restored.question(who)).body, { status: 'verification_required' }, who.subject)
+  }
+  t.ok((await restored.question(ann)).body.change > seen, 'gates that read further than the dump are told to forget')
+  t.match((await restored.verify(by('ann', 'thief'), 'login', used.ann)).body, { code: 'code_used' })
+  // The fence took the time of the machine; the service of this test is moved past the steps that it closed.
+  s.advance(Math.max(0, Date.now() - s.clock.now()) + 90_000)
+  t.equal((await restored.verify(by('ann', 'new'), 'login', s.code(keys.ann.key))).status, 200, 'the enrolment works')
+  t.equal((await restored.verify(by('bob', 'new'), 'login', keys.bob.backupCodes[0] ?? '')).status, 200, 'and its backup codes')
+  const fenced = await postern(['restore-fence', '--backup-codes'], settings)
+  t.match(fenced.out, /, 11 backup codes void/)
+  t.match((await restored.verify(by('bob', 'last'), 'login', keys.bob.backupCodes[1] ?? '')).body, { code: 'code_used' })
+})
+
 t.test('C-18: a lock on one subject, and a server without connections, are waited for two seconds and harm nobody else', async t => {
   const own = await startPostgres(t, { settings: ['max_connections=20'] })
   const { url, name } = await own.fresh()
