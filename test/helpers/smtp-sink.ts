@@ -21,8 +21,8 @@ const USUAL: Readonly<Record<Step, string>> = {
 
 export async function startSmtpSink (
   t: Teardown,
-  /** What to say at a step instead of the usual. */
-  answer: (step: Step) => Reply | undefined | Promise<Reply | undefined> = () => undefined
+  /** What to say at a step instead of the usual; `line` is what the client said. */
+  answer: (step: Step, line: string) => Reply | undefined | Promise<Reply | undefined> = () => undefined
 ) {
   const said: string[] = []
   const messages: string[] = []
@@ -33,8 +33,8 @@ export async function startSmtpSink (
     socket.on('error', () => {})
     let buffer = ''
     let text: string | undefined
-    const reply = async (step: Step): Promise<void> => {
-      const chosen = await answer(step) ?? USUAL[step]
+    const reply = async (step: Step, line = ''): Promise<void> => {
+      const chosen = await answer(step, line) ?? USUAL[step]
       if (chosen === 'hang up') socket.destroy()
       else if (chosen !== 'silence' && socket.writable) socket.write(`${chosen}\r\n`)
       if (step === 'DATA' && chosen.startsWith('354')) text = ''
@@ -55,7 +55,7 @@ export async function startSmtpSink (
           }
           said.push(line)
           const word = line.split(' ')[0]?.toUpperCase() ?? ''
-          if (word in USUAL) await reply(word as Step)
+          if (word in USUAL) await reply(word as Step, line)
           else socket.write(word === 'QUIT' ? '221 bye\r\n' : '502 what\r\n')
         })
       }

@@ -15,6 +15,12 @@ export interface Why {
   readonly reply?: number
 }
 
+/** What is logged: never an address, a code or the mail server's words. */
+export interface MailLog {
+  readonly info: (facts: object, text: string) => void
+  readonly warn: (facts: object, text: string) => void
+}
+
 export type Delivery =
   | { readonly delivery: 'sent' }
   /** The server answers, but does not take this mail: never, or not now. */
@@ -124,4 +130,9 @@ function whyOf (error: unknown): Why {
     ...(command === undefined ? {} : { command }),
     ...(typeof reply === 'number' ? { reply } : {})
   }
+}
+
+/** An error's name and no more: a database's or a parser's text may hold what it was given. */
+export function nameOf (error: unknown): Why {
+  return { code: error instanceof Error ? error.name : 'unknown' }
 }

@@ -1,12 +1,13 @@
-// Mails: codes go out at once or not at all, notices wait in the outbox until they arrive or are given up.
+// Mails: codes go out by their queue, notices wait in the outbox until they arrive or are given up.
 
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Config } from '../config.ts'
 import { sealContext } from '../domain/model.ts'
-import type { Clock, Mail, Mailer, PendingNotice, Records, Sealer } from '../domain/ports.ts'
+import type { Clock, Mailer, PendingNotice, Records, Sealer } from '../domain/ports.ts'
 import { recurring } from './background.ts'
+import { CODE_CONNECTIONS, createCodeQueue } from './mail-codes.ts'
 import { loadMailTexts } from './mail-texts.ts'
-import { openTransport, type Delivery, type Transport, type Why } from './mail-transport.ts'
+import { nameOf, openTransport, type Delivery, type MailLog, type Transport } from './mail-transport.ts'
 
 export interface RunningMailer extends Mailer {
   readonly start: () => void
@@ -14,12 +15,6 @@ export interface RunningMailer extends Mailer {
   readonly close: () => Promise<void>
   /** `ok` is false from a failure to reach or to log in to the mail server until a mail is taken again. */
   readonly state: () => { readonly ok: boolean; readonly queued: number }
-}
-
-/** What is logged: never an address, a code or the mail server's words. */
-export interface MailLog {
-  readonly info: (facts: object, text: string) => void
-  readonly warn: (facts: object, text: string) => void
 }
 
 export interface MailerNeed {
@@ -31,12 +26,6 @@ export interface MailerNeed {
   readonly log?: MailLog
 }
 
-const CODE_CONNECTIONS = 5
-const CODES_QUEUED = 200
-/** Further tries for a code, soon: its reader is waiting. */
-const AGAIN_MS = [2_000, 8_000] as const
-/** Where no answer came the mail may have been taken all the same: one more try, so that two copies are the most. */
-const UNANSWERED_TRIES = 2
 /** Notices have their own connections, so that a flood of them holds up no code. As many are taken at a time. */
 const NOTICE_CONNECTIONS = 2
 const LOOK_MS = 5_000
@@ -89,55 +78,9 @@ export function createMailer ({ smtp, from, records, sealer, clock, log }: Maile
     return heard(await line.deliver(to, letter))
   }
 
-  interface Code {
-    readonly mail: Mail
-    readonly expiresAt: number
-    readonly at: number
-    readonly tries: number
-  }
-  const codes: Code[] = []
-  const inFlight = new Set<Promise<void>>()
-  const waiting = new Set<Promise<void>>()
-
-  /** Sends once; what to try again, and when. */
-  const sendCode = async (line: Transport, code: Code): Promise<void> => {
-    const { mail, expiresAt, at } = code
-    if (clock.now() >= expiresAt) {
-      log?.warn({ mail: mail.message }, 'a code expired before it could be mailed')
-      return
-    }
-    const delivery = await send(line, mail.to, mail, at)
-    if (delivery.delivery === 'sent') return
-    const tries = code.tries + 1
-    const may = delivery.delivery === 'down' ? delivery.again : !delivery.forGood
-    const pause = AGAIN_MS[tries - 1]
-    const again = may && pause !== undefined && (delivery.why.reply !== undefined || tries < UNANSWERED_TRIES)
-    log?.warn({ mail: mail.message, ...delivery.why, again }, 'a code could not be mailed')
-    if (again) later({ ...code, tries }, pause)
-  }
-  /** Waits beside the pool: a code that is tried again holds up no other. When the process ends it waits no more. */
-  const later = (code: Code, pause: number): void => {
-    const pausing = wait(pause, undefined, { signal: closing.signal, ref: false })
-      .catch(() => {})
-      .then(() => {
-        waiting.delete(pausing)
-        codes.unshift(code)
-        pump()
-      })
-    waiting.add(pausing)
-  }
-  const pump = (): void => {
-    if (lines === undefined) return
-    for (const next of codes.splice(0, CODE_CONNECTIONS - inFlight.size)) {
-      const sending = sendCode(lines.codes, next)
-        .catch((error: unknown) => { log?.warn(nameOf(error), 'a code could not be written') })
-        .finally(() => {
-          inFlight.delete(sending)
-          pump()
-        })
-      inFlight.add(sending)
-    }
-  }
+  const codes = lines === undefined
+    ? undefined
+    : createCodeQueue({ send: async (mail, at) => await send(lines.codes, mail.to, mail, at), clock, log })
 
   const addressOf = ({ to, tenant, subject }: PendingNotice): string | undefined => {
     try {
@@ -181,17 +124,8 @@ export function createMailer ({ smtp, from, records, sealer, clock, log }: Maile
   }
   let outbox: ReturnType<typeof recurring> | undefined
 
-  const idle = async (): Promise<void> => {
-    while (inFlight.size + waiting.size > 0) await Promise.all([...inFlight, ...waiting])
-  }
-
   return {
-    code: (mail, expiresAt) => {
-      if (lines === undefined || closing.signal.aborted || codes.length + waiting.size >= CODES_QUEUED) return false
-      codes.push({ mail, expiresAt, at: clock.now(), tries: 0 })
-      pump()
-      return true
-    },
+    code: (mail, expiresAt) => codes?.add(mail, expiresAt) ?? false,
     wake: () => {
       woken = true
       outbox?.now()
@@ -202,19 +136,14 @@ export function createMailer ({ smtp, from, records, sealer, clock, log }: Maile
     },
     close: async () => {
       closing.abort()
-      await Promise.race([Promise.all([outbox?.stop(), idle()]), wait(CLOSE_MS, undefined, { ref: false })])
+      await Promise.race([Promise.all([outbox?.stop(), codes?.close()]), wait(CLOSE_MS, undefined, { ref: false })])
       lines?.codes.close()
       lines?.notices.close()
     },
-    state: () => ({ ok: server !== 'down', queued: codes.length + waiting.size + inFlight.size })
+    state: () => ({ ok: server !== 'down', queued: codes?.size() ?? 0 })
   }
 }
 
 function refused (code: string): Delivery {
   return { delivery: 'refused', forGood: true, why: { code } }
-}
-
-/** An error's name and no more: a database's or a parser's text may hold what it was given. */
-function nameOf (error: unknown): Why {
-  return { code: error instanceof Error ? error.name : 'unknown' }
 }

@@ -176,6 +176,7 @@ export function createChallenges ({
     if (sent.sent !== 'sent') return sent
     const queued = mailer.code(
       {
+        tenant: tenant.id,
         to: address,
         locale: ask.about.locale ?? state.locale ?? undefined,
         message: 'login_code',

@@ -35,6 +35,7 @@ export interface Sealer {
 
 /** An e-mail that goes out at once or not at all; notices take the outbox. */
 export interface Mail {
+  readonly tenant: string
   readonly to: string
   readonly locale: string | undefined
   readonly message: CodeMessage

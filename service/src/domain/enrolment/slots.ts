@@ -78,6 +78,7 @@ export function createSlots ({ pending, sealer, randomness, mailer }: Enrolments
     const minutes = mailedMinutes(sent.slot, sent.now, tenant.policy.limits.challengeSeconds)
     const queued = mailer.code(
       {
+        tenant: tenant.id,
         to: address,
         locale: ask.about.locale ?? state.locale ?? undefined,
         message,
