@@ -71,8 +71,10 @@ export async function postgresDialect (address: string, options: PostgresOptions
       )
     }
   })
-  // A connection that breaks while idle is replaced; without a listener it would end the process.
+  // A connection that breaks is replaced. Without listeners it would end the process: while idle by the pool, and
+  // between two statements of a transaction by itself; the next statement on it fails.
   pool.on('error', () => {})
+  pool.on('connect', client => { client.on('error', () => {}) })
   return new PostgresDialect({
     pool: mending({
       connect: async () => await pool.connect(),

@@ -315,7 +315,7 @@ export function createChallenges ({
       now + (purpose === 'login' ? policy.limits.loginDays * DAY_MS : policy.limits.stepUpSeconds * 1000)
     const bound = purpose === 'login' && nextBrowser !== undefined
     const left = state.authenticators.filter(own => own.factor === 'backup_code' && own.counter === 0).length - 1
-    const result = await records.accept({
+    const accepting = records.accept({
       by,
       bindTo: bound ? nextBrowser : by.browser,
       slot,
@@ -330,6 +330,11 @@ export function createChallenges ({
         factor.strength === 'backup'
           ? notices.to(tenant, ask, state, 'backup_code_used', { left: String(Math.max(0, left)) })
           : []
+    })
+    // Not written, or not known to be: the code was right, so nobody guesses by it, and its owner loses no attempt.
+    const result = await accepting.catch((error: unknown) => {
+      attempts.giveBack(receipt, 'used')
+      throw error
     })
     switch (result.result) {
       case 'accepted': {
