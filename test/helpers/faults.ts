@@ -22,9 +22,14 @@ export interface Fault {
   readonly lost?: number
   /** Replicas may break connections. */
   readonly breaks?: boolean
-  /** Answers of each kind of caller while the fault lasts. */
-  readonly rounds?: number
+  /** More calls while the fault lasts. */
+  readonly meanwhile?: (noted: (what: string, answer: Answered) => Answered) => Promise<void>
+  /** What works again before the service has recovered, beside logins. */
+  readonly again?: () => Promise<void>
 }
+
+/** Answers that are waited for while a fault lasts. */
+const ANSWERS = 30
 
 /** What a load does, and what it saw. */
 export async function startCrowd (service: Replicas, size = 18) {
@@ -185,23 +190,25 @@ export async function startCrowd (service: Replicas, size = 18) {
       await until('the load', async () => counts.login >= 1 && counts.guess >= 1)
       struck = performance.now()
       await fault.strike()
-      const target = answers.length + (fault.rounds ?? 24)
+      const target = answers.length + ANSWERS
       const confirm = async (): Promise<void> => {
         const path = `/v1/subjects/${encoded(newcomer.subject)}/totp/${enrolling.body.id}/confirm`
         const code = totpCode(enrolling.body.key, Date.now())
         const answer = noted('enrolment', await service.ask('POST', path, { by: newcomer, code }))
         if (answer.status === 200) confirmed += 1
       }
-      await confirm()
+      await Promise.all([confirm(), fault.meanwhile?.(noted)])
       await until('answers during the fault', async () => answers.length >= target)
       const lifted = performance.now()
       await fault.lift?.()
       await until('every replica to be ready', service.ready, RECOVERY_MS)
       await until('a login', async () => await login() === 'accepted', RECOVERY_MS)
+      await fault.again?.()
       recovered = performance.now() - lifted
     } finally {
       run.over = true
       await work
+      t.same(service.died.splice(0).slice(fault.breaks === true ? 1 : 0), [], 'no replica ended by itself')
     }
 
     const rest = await events()

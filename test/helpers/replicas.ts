@@ -75,8 +75,14 @@ export async function startReplicas (
     POSTERN_SHED_AFTER_MS: '10000',
     ...more
   }, { limits: { calls_per_minute: 100_000 } })
-  const replicas: Replica[] = [await serve(t, settings)]
-  const others = Array.from({ length: count - 1 }, async () => await serve(t, settings))
+  const died: string[] = []
+  const start = async (): Promise<Replica> => {
+    const replica = await serve(t, settings)
+    void replica.ended.then(({ code, signal, out }) => { died.push(`${code ?? signal}: ${out.slice(-2_000)}`) })
+    return replica
+  }
+  const replicas: Replica[] = [await start()]
+  const others = Array.from({ length: count - 1 }, start)
   replicas.push(...await Promise.all(others))
   let turn = 0
   /** By the replica whose turn it is, or by the one that is named. */
@@ -99,6 +105,9 @@ export async function startReplicas (
     replicas,
     ask,
     ready,
+    /** How each replica ended that did, with its last words. */
+    died,
+    restart: async (index: number) => { replicas[index] = await start() },
     open: async (who: WireBy, index?: number) =>
       await ask('POST', '/v1/challenges', { by: who, purpose: 'login' }, {}, index),
     answer: async (who: WireBy, id: string, code: string, key?: string, index?: number) =>
