@@ -51,7 +51,8 @@ for (const proxy of PROXIES) {
       below: true,
       open: '/open',
       sockets: true,
-      openToSockets: true
+      openToSockets: true,
+      oneIn: 3
     }))
   })
 }

@@ -117,7 +117,8 @@ for (const [preset, known] of Object.entries(PRESETS)) {
       below: true,
       open: '/open',
       sockets: true,
-      openToSockets: true
+      openToSockets: true,
+      oneIn: preset === 'generic' ? 1 : 4
     })
     report(rows)
   })
