@@ -170,7 +170,7 @@ export async function startCrowd (service: Replicas, size = 18) {
     const load = [
       ...Array.from({ length: 2 }, async () => {
         while (!run.over) {
-          if (counts.login < 8) { if (await login() !== 'none') counts.login += 1 }
+          if (counts.login < 4) { if (await login() !== 'none') counts.login += 1 }
           await delay(100)
         }
       }),
@@ -199,6 +199,8 @@ export async function startCrowd (service: Replicas, size = 18) {
       }
       await Promise.all([confirm(), fault.meanwhile?.(noted)])
       await until('answers during the fault', async () => answers.length >= target)
+      const now = () => Math.floor(Date.now() / STEP_MS)
+      await until('somebody whose code has not been sent', async () => people.some(({ step }) => step <= now()))
       const lifted = performance.now()
       await fault.lift?.()
       await until('every replica to be ready', service.ready, RECOVERY_MS)

@@ -63,9 +63,10 @@ export async function startSmtpSink (
   })
   await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
   const address = server.address()
+  const cut = (): void => { for (const socket of open) socket.destroy() }
   t.teardown(async () => {
-    for (const socket of open) socket.destroy()
+    cut()
     await new Promise(resolve => { server.close(resolve) })
   })
-  return { port: typeof address === 'object' && address !== null ? address.port : 0, said, messages, connections: () => open.size }
+  return { port: typeof address === 'object' && address !== null ? address.port : 0, said, messages, connections: () => open.size, cut }
 }
