@@ -46,7 +46,7 @@ for (const [name, addressOf] of recordStores) {
       t.match(await untouched(t, `step ${to}`, async () => await records.accept(advance(to))), { result: 'used' })
     }
     const before = (await rows())['events']?.length ?? 0
-    const results = await atOnce(async (records, index) => await records.accept(advance(11, who('alice', `s${index}`))))
+    const results = await atOnce(async (records, index) => await records.accept(advance(11, who('alice', `one of many ${index}`))))
     t.equal(count(results, 'result', 'accepted'), 1)
     t.equal(count(results, 'result', 'used'), MANY - 1)
     const after = await rows()
