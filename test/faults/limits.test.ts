@@ -11,7 +11,13 @@ import { by, totpCode } from '../helpers/service.ts'
 
 const postgres = await startPostgres(t)
 const redis = await startRedis(t)
-const service = await startReplicas(t, { POSTERN_DATABASE: (await postgres.fresh()).url, POSTERN_REDIS: redis.url })
+const service = await startReplicas(t, {
+  POSTERN_DATABASE: (await postgres.fresh()).url,
+  POSTERN_REDIS: redis.url,
+  // What is asked here is who wins, not who is shed.
+  POSTERN_DATABASE_POOL: '30',
+  POSTERN_REDIS_TIMEOUT_MS: '2000'
+})
 
 /** How often each came: `accepted`, or the code of its problem. */
 function tally (answers: readonly Answered[]): Record<string, number> {
@@ -60,14 +66,20 @@ t.test('of 100 submissions of one code to three replicas at once one succeeds, o
 t.test('of 200 challenges with five wrong codes each, all at once on three replicas, at most five codes are looked at', async t => {
   const victim = await enrolled(service, 'victim')
   const ids = await Promise.all(Array.from({ length: 200 }, async (_, index) => await challengeOf(victim.name, `thief ${index}`)))
-  const answers = await Promise.all(ids.flatMap((id, index) => Array.from({ length: 5 }, async (_, guess) => {
-    const session = `thief ${index}`
-    return await service.answer(by(victim.name, session, session), id, wrongCode(victim.key, index * 5 + guess))
-  })))
-  const { code_rejected: rejected = 0, waiting = 0, unavailable = 0, ...others } = tally(answers)
-  t.ok(rejected > 0 && rejected <= 5, `${rejected} were looked at`)
-  t.same(others, {})
-  t.equal(rejected + waiting + unavailable, 1000)
+  const storm = async (): Promise<Record<string, number>> =>
+    tally(await Promise.all(ids.flatMap((id, index) => Array.from({ length: 5 }, async (_, guess) => {
+      const session = `thief ${index}`
+      return await service.answer(by(victim.name, session, session), id, wrongCode(victim.key, index * 5 + guess))
+    }))))
+  let looked = 0
+  // A machine that is late sheds them all, which shows nothing: the five are five of all storms together.
+  for (let round = 0; round < 5 && looked === 0; round++) {
+    const { code_rejected: rejected = 0, waiting = 0, unavailable = 0, ...others } = await storm()
+    looked += rejected
+    t.same(others, {})
+    t.equal(rejected + waiting + unavailable, 1000)
+  }
+  t.ok(looked > 0 && looked <= 5, `${looked} were looked at`)
   t.ok(await rejectedOf(victim.name) <= 5, 'and no more are in the log')
 })
 
