@@ -236,3 +236,33 @@ t.test('no form of an unverified token reaches the server, whatever the path, me
   t.same(server.reached().filter(one => !/\/api\/(?:%6c|l)ogin\/?$/i.test(one)), [])
   t.equal((await post(`${gateway.url}/api/heartbeat`, { id: '1' })).status, 200, 'without a token nobody is asked')
 })
+
+t.test('tokens of before pass until the date, where preset and tenant both say so; logins are asked all the same', async t => {
+  const cases = [
+    { exempt: ['api_token'], until: '2999-01-31', status: 200 },
+    { exempt: [], until: '2999-01-31', status: 401 },
+    { exempt: ['api_token'], until: '2020-01-31', status: 401 }
+  ] as const
+  for (const { exempt, until, status } of cases) {
+    const env = { POSTERN_GATEWAY_RUSTDESK_OLD_TOKENS_UNTIL: until }
+    const { gateway, service, server } = await setting(t, { tenant: { exempt: [...exempt] }, env })
+    await service.enrol(wire('alice', 'bearer', 'elsewhere', 'x'))
+    server.tokens.set('tokenofbefore', 'alice')
+    const asked = await post(`${gateway.url}/api/ab`, {}, { authorization: 'Bearer tokenofbefore' })
+    t.equal(asked.status, status, `${exempt.join()} until ${until}`)
+    service.nextStep()
+    t.equal(flutterFirst(await post(`${gateway.url}/api/login`, first('alice'))), '2FA dialog', `${exempt.join()} until ${until}`)
+  }
+})
+
+t.test('in the mode observe nothing is held or refused; off does the same until its end', async t => {
+  const tomorrow = new Date(Date.now() + 86_400_000).toISOString()
+  for (const mode of ['observe', `off until ${tomorrow}`]) {
+    const { gateway, service, server } = await setting(t, { env: { POSTERN_GATEWAY_MODE: mode } })
+    await service.enrol(wire('alice', 'bearer', 'elsewhere', 'x'))
+    const login = await post(`${gateway.url}/api/login`, first('alice'))
+    t.equal(flutterFirst(login), 'logged in', mode)
+    t.match((await post(`${gateway.url}/api/ab`, {}, { authorization: `Bearer ${login.body['access_token']}` })).body, { user: 'alice' }, mode)
+    t.ok(server.reached().includes('POST /api/ab'), mode)
+  }
+})
