@@ -3,7 +3,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { Identity, LoggedIn, OpenChallenge, ServiceProblem } from '../model.ts'
-import type { Denied } from '../options.ts'
+import type { Denied, PosternOptions } from '../options.ts'
 import type { Answered } from '../proxy/exchange.ts'
 
 export type { Answered, Denied }
@@ -62,17 +62,7 @@ export interface ConsoleKnown {
     readonly query?: readonly string[]
   }
   /** Where a single-page console keeps its token, if it does. */
-  readonly tokenInScript?:
-    | {
-      readonly key: string
-      /** Further keys under which its pages want the same token. */
-      readonly copies?: readonly string[] | undefined
-      /** They keep it as JSON text, in quotes. */
-      readonly quoted?: boolean | undefined
-      readonly header?: string | undefined
-      readonly scheme?: string | undefined
-    }
-    | undefined
+  readonly tokenInScript?: PosternOptions['tokenInScript']
   readonly publicPatterns?: readonly string[]
   readonly stepUpPatterns?: readonly (string | { readonly pattern: string; readonly maxAge?: number | undefined })[]
   /** Who is logged in on this request; `null` = no credential that belongs to anybody. */
