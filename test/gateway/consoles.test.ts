@@ -321,9 +321,15 @@ t.test('kingmo888: neither login, nor any spelling of one, hands out a session o
   const plain = await login('/api/user_action?action=login', { account: 'plain', password: 'plain-password' })
   t.match(plain.headers.getSetCookie().join(), /sessionid=\w+/, 'who has no factor is in, as before')
 
+  // Names that anybody may register, and that are not alice's.
+  for (const name of ['alice】', 'alice】x', 'x】【name:alice']) {
+    const other = await login('/api/user_action?action=login', { account: name, password: `${name}-password` })
+    t.match(other.headers.getSetCookie().join(), /sessionid=\w+/, `"${name}" is somebody else, without a factor`)
+  }
+
   const before = console.hits.length
   for (const [session, name] of console.sessions) {
-    if (name === 'plain') continue
+    if (name !== 'alice' && name !== 'bo&b') continue
     for (const path of ['/api/work', '/api/share', '/admin/', '/api/down_peers', '/webui/', '/api/Work', '/api/logout']) {
       const answer = await fetch(gateway.url + path, { headers: { cookie: `sessionid=${session}` }, redirect: 'manual' })
       if (answer.status === 200) t.fail(`${path} opened with a session that passed nothing`)

@@ -35,7 +35,8 @@ function createKingmo888 (parts: PresetParts): ConsoleKnown {
       empty.add(session)
       return { subject: null, session, kind: 'cookie' }
     }
-    const subject = /【[^【】<]*[:：]\s*([^【】<]+?)\s*】/.exec(answer.body.toString('utf8'))?.[1]
+    // Up to the last bracket and untrimmed: anybody may register a name with brackets or spaces in it.
+    const subject = /【[^【】<:：]*[:：]([^<]+)】\s*</.exec(answer.body.toString('utf8'))?.[1]
     if (subject === undefined) throw new Error('the console\'s home page does not name the user')
     if (empty.has(session)) {
       warn('the console kept a session id at login; such a session is nobody\'s here')
