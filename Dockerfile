@@ -40,7 +40,9 @@ WORKDIR /build
 COPY package.json package-lock.json .npmrc ./
 COPY service/package.json service/
 COPY plugin/package.json plugin/
-RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund --workspace fastify-postern \
+# The service is for `fastify-postern try` only; npm would install it here because it is a workspace.
+RUN npm pkg delete peerDependencies.postern peerDependenciesMeta --workspace fastify-postern \
+  && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --workspace fastify-postern \
   && rm -rf node_modules/.package-lock.json \
   && find . -path '*/node_modules/*' -type f \( -name '*.map' -o -name '*.ts' -o -name '*.mts' -o -name '*.cts' \) -delete
 COPY LICENSE plugin/

@@ -2,12 +2,13 @@
 
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { startRustdeskServer } from '../examples/rustdesk-server/server.ts'
 import { dataFolder, settingsIn } from './helpers/processes.ts'
 import { freePort } from './helpers/redis.ts'
 
@@ -137,6 +138,33 @@ t.test('types resolve with moduleResolution nodenext and bundler, without skippi
     const said = await run(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', folder], { cwd: folder })
       .then(() => '', ({ stdout }: { stdout: string }) => stdout)
     t.equal(said, '', moduleResolution)
+  }
+})
+
+t.test('try says how to get the service where it is not installed, and finds it beside itself and in the person\'s folder', async t => {
+  const console = await startRustdeskServer(0, new Map())
+  t.teardown(console.close)
+  const alone = dataFolder(t)
+  const plugin = packed.find(({ name }) => name === 'fastify-postern')?.filename ?? ''
+  writeFileSync(join(alone, 'package.json'), JSON.stringify({ private: true }))
+  await run('npm', ['install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', join(folder, plugin)], { cwd: alone, env, maxBuffer: 16 << 20 })
+  t.notOk(existsSync(join(alone, 'node_modules/postern')), 'the service is optional')
+  const command = 'node_modules/.bin/fastify-postern'
+  await t.rejects(run(join(alone, command), ['try', console.url], { cwd: alone, env }), {
+    code: 1, stderr: `fastify-postern: the service is not installed; run: npx -p fastify-postern -p postern fastify-postern try ${console.url}\nor install it in this folder first: npm install postern\n`
+  })
+  t.notOk(existsSync(join(alone, 'postern-try')), 'nothing is left behind')
+  for (const [from, cwd] of [[folder, alone], [alone, folder]] as const) {
+    const child = spawn(join(from, command), ['try', console.url, '--data', join(alone, `data of ${basename(from)}`)], { cwd, env, stdio: ['ignore', 'pipe', 'inherit'] })
+    const exit = once(child, 'exit')
+    t.teardown(() => { child.kill('SIGKILL') })
+    const said: string[] = []
+    for await (const line of createInterface({ input: child.stdout })) {
+      said.push(line)
+      if (line.startsWith('Keys and data')) child.kill('SIGINT')
+    }
+    t.match(said.join('\n'), /^preset rustdesk\n.*is the console with 2FA/)
+    t.same(await exit, [0, null])
   }
 })
 

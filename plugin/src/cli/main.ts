@@ -14,7 +14,7 @@ A TypeScript entry needs your loader: NODE_OPTIONS="--import tsx" fastify-poster
 fastify-postern try <url> [--preset <name>] [--cookie <name>] [--who "GET /api/me"] [--subject <path>] [--data <folder>]
 
 Puts 2FA in front of a console that is running, on a free port of this machine. Nothing of the console is changed. Needs
-the package postern beside it. --write compose, --write helm or --write env writes the configuration instead.
+the package postern: npx -p fastify-postern -p postern fastify-postern try <url>. --write compose, --write helm or --write env writes the configuration instead.
 `
 
 const WRITES = ['compose', 'helm', 'env'] as const

@@ -36,6 +36,7 @@ export interface Trying {
 export async function tryConsole (parts: TryParts): Promise<Trying | undefined> {
   const { folder, write, print, env } = parts
   const upstream = addressOf(parts.url)
+  const serviceFile = write === undefined ? serviceMain(parts.url) : ''
   const preset = await presetSettings(upstream, parts)
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const keys = keysIn(folder)
@@ -57,7 +58,7 @@ export async function tryConsole (parts: TryParts): Promise<Trying | undefined> 
     return undefined
   }
   const clean = Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('POSTERN_')))
-  const service = start('service', [serviceMain(), 'serve'], {
+  const service = start('service', [serviceFile, 'serve'], {
     ...clean,
     ...kept.service,
     POSTERN_DATABASE: `sqlite:${join(folder, 'postern.db')}`,
@@ -140,13 +141,15 @@ function keysOf (text: string): Keys {
   return JSON.parse(text) as Keys
 }
 
-function serviceMain (): string {
-  try {
-    const manifest = createRequire(import.meta.url).resolve('postern/package.json')
-    return resolve(dirname(manifest), 'dist/main.js')
-  } catch {
-    throw new Error('the service is not installed: npm install postern')
+/** The service beside this package, or in the person's own folder: npx keeps what it fetched in a folder of its own. */
+function serviceMain (url: string): string {
+  for (const place of [import.meta.url, resolve('package.json')]) {
+    try {
+      return resolve(dirname(createRequire(place).resolve('postern/package.json')), 'dist/main.js')
+    } catch {}
   }
+  throw new Error(`the service is not installed; run: npx -p fastify-postern -p postern fastify-postern try ${url}
+or install it in this folder first: npm install postern`)
 }
 
 async function freePorts (): Promise<readonly [number, number, number, number]> {
