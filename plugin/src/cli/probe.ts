@@ -1,5 +1,7 @@
 // Finds out which console answers at an address, by calls that change nothing and carry no login.
 
+import { at } from '../gateway/calls.ts'
+
 export interface Probed {
   /** Name of a preset; undefined: nothing answers there. */
   readonly preset: string | undefined
@@ -23,9 +25,10 @@ const SIGNS: readonly {
   readonly path: string
   readonly fits: (heard: Heard) => boolean
 }[] = [
-  { preset: 'lejianwen', method: 'GET', path: '/api/admin/user/current', fits: ({ text }) => typeof memberOf(text, 'code') === 'number' && typeof memberOf(text, 'message') === 'string' },
+  { preset: 'lejianwen', method: 'GET', path: '/api/admin/user/current', fits: ({ text }) => typeof at(parsed(text), 'code') === 'number' && typeof at(parsed(text), 'message') === 'string' },
   { preset: 'kingmo888', method: 'GET', path: '/api/user_action?action=login', fits: ({ status, text }) => status === 200 && text.includes('user_action') },
-  { preset: 'rustdesk', method: 'POST', path: '/api/currentUser', fits: ({ status, text }) => status < 500 && status !== 404 && typeof memberOf(text, 'error') === 'string' }
+  { preset: 'lantongxue', method: 'GET', path: '/admin/auth/captcha', fits: ({ text }) => typeof at(parsed(text), 'data.id') === 'string' && typeof at(parsed(text), 'data.img') === 'string' },
+  { preset: 'rustdesk', method: 'POST', path: '/api/currentUser', fits: ({ status, text }) => status < 500 && status !== 404 && typeof at(parsed(text), 'error') === 'string' }
 ]
 
 /** Calls that consoles often have for "who am I". */
@@ -67,11 +70,6 @@ async function ask (url: string, method: string, path: string): Promise<Heard | 
 
 function isJson (text: string): boolean {
   return parsed(text) !== undefined
-}
-
-function memberOf (text: string, name: string): unknown {
-  const value = parsed(text)
-  return typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined
 }
 
 function parsed (text: string): unknown {
