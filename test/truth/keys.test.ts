@@ -64,7 +64,7 @@ for (const [kind, open] of [
       interfered = true
       void database.db.updateTable('subjects').set({ contact: changed }).where('subject', '=', 'person 440').execute()
     })
-    t.same(result.unreadable, ['authenticators id of person 449'])
+    t.same(result.unreadable, ['authenticators t1 person 449 id of person 449'])
     t.same(result.unneeded, [], 'the unreadable one still names k1')
     await database.db.deleteFrom('authenticators').where('id', '=', 'id of person 449').execute()
     t.same((await rotateKeys(database, ring, sealer, () => {})), { resealed: 0, unreadable: [], unneeded: ['k1'] })

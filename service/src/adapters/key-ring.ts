@@ -218,7 +218,7 @@ export async function rotateKeys (
     sealContext('contact', tenant, subject)
   for (const place of SEALED) {
     if (place.table === 'authenticators') {
-      await walk(place, ['id'], ({ tenant = '', subject = '', factor = '', id = '' }) =>
+      await walk(place, ['tenant', 'subject', 'id'], ({ tenant = '', subject = '', factor = '', id = '' }) =>
         sealContext('authenticator', tenant, subject, factor, id))
     } else await walk(place, place.table === 'subjects' ? ['tenant', 'subject'] : ['id'], contact)
   }

@@ -19,6 +19,8 @@ async function run (db: Kysely<unknown>, statements: readonly string[]): Promise
 
 export function migrations (dialect: 'sqlite' | 'postgres'): Record<string, Migration> {
   const serial = dialect === 'sqlite' ? 'integer primary key autoincrement' : 'bigserial primary key'
+  // SQLite: the rows lie in the order of their key, so that a look-up reads one page of a large table and not two.
+  const byKey = dialect === 'sqlite' ? ' without rowid' : ''
   return {
     '0001-records': {
       up: async (db: Kysely<unknown>) => {
@@ -27,26 +29,26 @@ export function migrations (dialect: 'sqlite' | 'postgres'): Record<string, Migr
             tenant text not null, subject text not null, epoch bigint not null, failures_in_row integer not null default 0,
             locked_at bigint, required_from bigint, fenced integer not null default 0,
             enrolment_code_hash text, enrolment_code_expires_at bigint, contact text, set_address text, locale text,
-            primary key (tenant, subject))`,
+            primary key (tenant, subject))${byKey}`,
           `create table authenticators (
-            id text not null primary key, tenant text not null, subject text not null, factor text not null,
-            secret text not null, counter bigint not null default 0, confirmed_at bigint not null)`,
-          'create index authenticators_subject on authenticators (tenant, subject)',
+            id text not null, tenant text not null, subject text not null, factor text not null,
+            secret text not null, counter bigint not null default 0, confirmed_at bigint not null,
+            primary key (tenant, subject, id))${byKey}`,
           `create table assurances (
             tenant text not null, session text not null, subject text not null, browser text not null, epoch bigint not null,
             login_at bigint, login_factor text, login_expires_at bigint,
             step_up_at bigint, step_up_factor text, step_up_scope text not null default 'any', expires_at bigint not null,
-            primary key (tenant, session))`,
+            primary key (tenant, session))${byKey}`,
           'create index assurances_subject on assurances (tenant, subject)',
           'create index assurances_expires on assurances (expires_at)',
           `create table accepted (
             tenant text not null, slot text not null, at bigint not null, expires_at bigint not null,
             subject text not null, session text not null, browser text not null, purpose text not null, factor text not null,
-            return_path text, idempotency_key text, primary key (tenant, slot))`,
+            return_path text, idempotency_key text, primary key (tenant, slot))${byKey}`,
           'create index accepted_at on accepted (at)',
           `create table browsers (
             tenant text not null, subject text not null, browser text not null, passed_at bigint not null,
-            failures_in_row integer not null default 0, primary key (tenant, subject, browser))`,
+            failures_in_row integer not null default 0, primary key (tenant, subject, browser))${byKey}`,
           'create table failures (tenant text not null, subject text not null, at bigint not null)',
           'create index failures_subject on failures (tenant, subject, at)',
           `create table events (

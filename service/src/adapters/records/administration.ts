@@ -60,7 +60,13 @@ export function createAdministrations (dialect: Dialect, ofSubject: SubjectTrans
       // Backup codes are hashes, bound to nothing that changes.
       const secret =
         one.factor === 'backup_code' ? one.secret : reseal(one.secret, 'authenticator', one.factor, one.id)
-      await tx.updateTable('authenticators').set({ subject: to, secret }).where('id', '=', one.id).execute()
+      await tx
+        .updateTable('authenticators')
+        .set({ subject: to, secret })
+        .where('tenant', '=', tenant)
+        .where('subject', '=', subject)
+        .where('id', '=', one.id)
+        .execute()
     }
     await endSessions(tx, tenant, subject)
     await endSessions(tx, tenant, to)
