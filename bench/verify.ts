@@ -13,7 +13,8 @@ import { startRedis } from '../test/helpers/redis.ts'
 import type { Teardown } from '../test/helpers/service.ts'
 import { connectTo, json, WrongAnswer, type Connection } from './connection.ts'
 import { compare, type Plan, type Thing } from './harness.ts'
-import type { Figure, Part } from './report.ts'
+import { startPeers } from './peers.ts'
+import type { Figure, Part, Table } from './report.ts'
 import { startServer } from './servers.ts'
 import { createWalk, fill, type Walk } from './subjects.ts'
 
@@ -134,7 +135,20 @@ async function roundTrips (
   ]
 }
 
-async function measure (t: Teardown, plan: Plan, title: string, database: (name: string) => Promise<string>) {
+/** Throughput of a thing of the table to that of another. */
+function quotient ({ rows }: Table, name: string, other: Thing, least: number): readonly Figure[] {
+  const of = (wanted: string): number => rows.find(row => row.name === wanted)?.ratio.median ?? Number.NaN
+  const times = of(name) / of(other.name)
+  return [{ name: `${name} to ${other.name}`, value: `${times.toFixed(1)} x`, must: `≥ ${least} x`, kept: times >= least }]
+}
+
+async function measure (
+  t: Teardown,
+  plan: Plan,
+  title: string,
+  database: (name: string) => Promise<string>,
+  peers: readonly Thing[]
+) {
   const [own, bare] = await Promise.all([startRedis(t), startRedis(t)])
   const service = await startFilled(t, await database('postern'), own.url)
   const baseline = await startServer(t, 'servers/bare.ts', {
@@ -146,16 +160,24 @@ async function measure (t: Teardown, plan: Plan, title: string, database: (name:
     operation: 'a challenge opened and answered',
     plan,
     baseline: { name: 'bare server', url: baseline.url, pids: [baseline.pid], operation: verification('', createWalk(SUBJECTS), { address: false }) },
-    others: [postern, { ...postern, name: 'Postern, told the client\'s address', operation: verification(service.key, next, { address: true }) }],
+    others: [postern, { ...postern, name: 'Postern, told the client\'s address', operation: verification(service.key, next, { address: true }) }, ...peers],
     targets: { Postern: 0.75 }
   })
   return { table, figures: await roundTrips(own.url, service, next) }
 }
 
-export async function verify (t: Teardown, plan: Plan): Promise<Part> {
+export async function verify (t: Teardown, plan: Plan, quick: boolean): Promise<Part> {
   const folder = dataFolder(t)
-  const onSqlite = await measure(t, plan, 'Redis and SQLite', async name => `sqlite:${join(folder, `${name}.db`)}`)
+  const peers = quick ? [] : await startPeers(t, folder, SUBJECTS)
+  const file = async (name: string): Promise<string> => `sqlite:${join(folder, `${name}.db`)}`
+  const onSqlite = await measure(t, plan, 'Redis and SQLite', file, peers)
   const postgres = await startPostgres(t, { settings: ['fsync=on'] })
-  const onPostgres = await measure(t, plan, 'Redis and PostgreSQL', async () => (await postgres.fresh()).url)
-  return { tables: [onSqlite.table, onPostgres.table], figures: onPostgres.figures }
+  const onPostgres = await measure(t, plan, 'Redis and PostgreSQL', async () => (await postgres.fresh()).url, [])
+  return {
+    tables: [onSqlite.table, onPostgres.table],
+    figures: [
+      ...peers.flatMap((peer, i) => quotient(onSqlite.table, 'Postern', peer, [25, 2][i] ?? 0)),
+      ...onPostgres.figures
+    ]
+  }
 }
