@@ -9,6 +9,7 @@ import { recurring } from './adapters/background.ts'
 import { systemClock } from './adapters/clock.ts'
 import { createConnections } from './adapters/connections.ts'
 import { createRandomness, createSealer } from './adapters/crypto.ts'
+import { createLogStream } from './adapters/log.ts'
 import { createMailer, type RunningMailer } from './adapters/mail.ts'
 import { createMemoryPending } from './adapters/memory.ts'
 import { openRecords } from './adapters/open-records.ts'
@@ -102,9 +103,10 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   const factors = overrides.factors ?? FACTORS
   const sealer = createSealer({ encryptionKeys: config.encryptionKeys, serverKey: config.serverKey })
 
+  const log = createLogStream(process.stdout)
   const api = fastify({
     ...(overrides.logger === undefined
-      ? { logger: { level: config.logLevel } }
+      ? { logger: { level: config.logLevel, stream: log } }
       : { loggerInstance: overrides.logger }),
     logController: new LogController({ disableRequestLogging: true }),
     // Strict: the string "123456" is a code, the number is not; an unknown field is an error, not a wish.
@@ -209,7 +211,8 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     streams: stream.listeners,
     mailQueue: () => mailer.state().queued,
     mailUp: () => Number(mailer.state().ok),
-    clockOff: () => (shared?.offMs() ?? 0) / 1000
+    clockOff: () => (shared?.offMs() ?? 0) / 1000,
+    logDropped: log.dropped
   })
 
   await api.register(swagger, {
@@ -347,6 +350,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
       await pending.close()
       redis?.close()
       await records.close()
+      await log.flushed()
     }
   }
 }

@@ -37,7 +37,7 @@ t.test('PostgreSQL: whatever it does, no code is accepted twice, nothing opens a
   const service = await startReplicas(t, {
     POSTERN_DATABASE: url.replace(`:${primary.port}/`, `:${relay.port}/`), POSTERN_REDIS: redis.url
   })
-  const crowd = await startCrowd(service)
+  const crowd = await startCrowd(t, service)
   t.teardown(crowd.report)
   let stopped: number[] = []
   const holder = await primary.session(name)
@@ -130,7 +130,7 @@ t.test('C-37: the disk of an SQLite file is full: nothing is accepted that canno
   if (mounted.status !== 0) throw new Error(`a small tmpfs is needed, which only root can mount: ${mounted.stderr}`)
   t.teardown(() => { spawnSync('umount', ['-l', folder]) })
   const service = await startReplicas(t, {}, { count: 1, folder })
-  const crowd = await startCrowd(service, 9)
+  const crowd = await startCrowd(t, service, 9)
   t.teardown(crowd.report)
   const filler = join(folder, 'filler')
   await crowd.endure(t, {

@@ -41,7 +41,7 @@ t.test('whatever the mail server does, logins go on, and codes arrive again when
     POSTERN_SMTP: `smtp://postern:password@127.0.0.1:${sink.port}`,
     POSTERN_SMTP_TLS: 'none'
   })
-  const crowd = await startCrowd(service, 12)
+  const crowd = await startCrowd(t, service, 12)
   t.teardown(crowd.report)
   let made = 0
   const address = (name: string): string => `${name}@x.example`

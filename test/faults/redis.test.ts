@@ -7,7 +7,7 @@ import { startCrowd, type Fault } from '../helpers/faults.ts'
 import { startPostgres } from '../helpers/postgres.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startRelay } from '../helpers/relay.ts'
-import { admin, startCluster, startSentinel } from '../helpers/redis-shapes.ts'
+import { admin, moveSlots, startCluster, startSentinel } from '../helpers/redis-shapes.ts'
 import { startReplicas } from '../helpers/replicas.ts'
 
 const postgres = await startPostgres(t)
@@ -19,7 +19,7 @@ t.test('one server: whatever it does, no code is accepted twice, nothing opens a
     POSTERN_DATABASE: (await postgres.fresh()).url, POSTERN_REDIS: `redis://127.0.0.1:${relay.port}`
   })
   const server = admin(t, redis.port)
-  const crowd = await startCrowd(service)
+  const crowd = await startCrowd(t, service)
   t.teardown(crowd.report)
   let count = 0
   const faults: readonly Fault[] = [
@@ -32,6 +32,12 @@ t.test('one server: whatever it does, no code is accepted twice, nothing opens a
       name: 'C-03 Redis: refuses connections',
       strike: () => { relay.closed = true; relay.cut() },
       lift: () => { relay.closed = false }
+    },
+    {
+      name: 'C-03 Redis: packets dropped',
+      strike: () => { relay.mute = true },
+      // What was left unanswered stays so.
+      lift: () => { relay.cut(); relay.mute = false }
     },
     {
       name: 'C-04 Redis: answers 200 to 600 ms late',
@@ -66,7 +72,7 @@ t.test('one server: whatever it does, no code is accepted twice, nothing opens a
 t.test('C-06 Sentinel: the master is killed, and what it did not pass on is one challenge at the most', async t => {
   const shape = await startSentinel(t)
   const service = await startReplicas(t, { POSTERN_DATABASE: (await postgres.fresh()).url, POSTERN_REDIS: shape.url })
-  const crowd = await startCrowd(service, 9)
+  const crowd = await startCrowd(t, service, 9)
   t.teardown(crowd.report)
   await crowd.endure(t, {
     name: 'C-06 Redis Sentinel: master killed',
@@ -75,15 +81,26 @@ t.test('C-06 Sentinel: the master is killed, and what it did not pass on is one 
   })
 })
 
-t.test('C-07 Cluster: a fail-over and a killed master', async t => {
+t.test('C-07 Cluster: slots that move, a fail-over and a killed master', async t => {
   const shape = await startCluster(t)
   const service = await startReplicas(t, { POSTERN_DATABASE: (await postgres.fresh()).url, POSTERN_REDIS: shape.url })
-  const crowd = await startCrowd(service, 9)
+  const crowd = await startCrowd(t, service, 9)
   t.teardown(crowd.report)
   const roles = await Promise.all(shape.nodes.map(async node =>
     ({ node, info: await admin(t, node.port).info('replication') })))
   const replica = roles.find(({ info }) => info.includes('role:slave'))
   const masterPort = Number(/master_port:(\d+)/.exec(replica?.info ?? '')?.[1])
+  await t.test('slots that move', async t => {
+    const masters = roles.filter(({ info }) => info.includes('role:master')).map(({ node }) => node.port)
+    const move = moveSlots(t, masters[0] ?? 0, masters[1] ?? 0)
+    let moved = 0
+    await crowd.endure(t, {
+      name: 'C-07 Redis Cluster: the slots in use move',
+      strike: async () => { moved = await move.begin() },
+      lift: move.end
+    })
+    t.ok(moved > 0, `${moved} slots moved`)
+  })
   await t.test('a fail-over', async t => {
     await crowd.endure(t, {
       name: 'C-07 Redis Cluster: CLUSTER FAILOVER',

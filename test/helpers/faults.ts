@@ -5,10 +5,11 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { defaultLimits, waitAfter } from '../../service/src/domain/policy.ts'
+import { startFaultConsole } from './fault-console.ts'
 import { printedTable, type Row } from './fault-table.ts'
 import { until } from './redis-shapes.ts'
 import { ANSWER_MS, encoded, enrolled, STEP_MS, wrongCode, type Answered, type Person, type Replicas } from './replicas.ts'
-import { by, totpCode, type WireBy } from './service.ts'
+import { by, totpCode, type Teardown, type WireBy } from './service.ts'
 import { handOver } from './tables.ts'
 
 const RECOVERY_MS = 60_000
@@ -20,7 +21,7 @@ export interface Fault {
   readonly lift?: () => Promise<void> | void
   /** Attempts that may be looked at beside the limits, where the fault loses what counts them. */
   readonly lost?: number
-  /** Replicas may break connections. */
+  /** A replica ends and breaks connections; what counts is how long a login takes at another one. */
   readonly breaks?: boolean
   /** More calls while the fault lasts. */
   readonly meanwhile?: (noted: (what: string, answer: Answered) => Answered) => Promise<void>
@@ -32,8 +33,9 @@ export interface Fault {
 const ANSWERS = 30
 
 /** What a load does, and what it saw. */
-export async function startCrowd (service: Replicas, size = 18) {
+export async function startCrowd (t: Teardown, service: Replicas, size = 18) {
   const people: Person[] = []
+  const console = await startFaultConsole(t, service)
   // One by one on each replica: the slow hashes of an enrolment are made one at a time anyway.
   await Promise.all([0, 1, 2].map(async lane => {
     for (let index = lane; index < size; index += 3) people.push(await enrolled(service, `person ${index}`))
@@ -89,9 +91,10 @@ export async function startCrowd (service: Replicas, size = 18) {
     const owners: WireBy[] = []
     let rejected = 0
     let opened = 0
+    let turnedAway = 0
     let struck = Number.POSITIVE_INFINITY
     const run = { over: false }
-    const counts = { login: 0, guess: 0 }
+    const counts = { login: 0, guess: 0, browse: 0 }
 
     const noted = (what: string, answer: Answered): Answered => {
       if (performance.now() - answer.ms >= struck || performance.now() >= struck) answers.push(answer)
@@ -180,33 +183,54 @@ export async function startCrowd (service: Replicas, size = 18) {
           counts.guess += 1
           await delay(50)
         }
-      })
+      }),
+      (async () => {
+        while (!run.over) {
+          const seen = await console.browse()
+          opened += seen.opened
+          turnedAway += seen.turnedAway
+          odd.push(...seen.odd)
+          counts.browse += 1
+          await delay(50)
+        }
+      })()
     ]
     const work = Promise.all(load)
     work.catch(() => {})
     let recovered = 0
     let confirmed = 0
     try {
-      await until('the load', async () => counts.login >= 1 && counts.guess >= 1)
+      await until('the load', async () => counts.login >= 1 && counts.guess >= 1 && counts.browse >= 1)
+      const now = () => Math.floor(Date.now() / STEP_MS)
+      const somebody = async () => {
+        await until('somebody whose code has not been sent', async () => people.some(({ step }) => step <= now()))
+      }
+      await somebody()
+      const browsed = counts.browse
       struck = performance.now()
       await fault.strike()
       const target = answers.length + ANSWERS
+      const elsewhere = async (): Promise<void> => {
+        await until('a login at another replica', async () => await login() === 'accepted')
+        recovered = performance.now() - struck
+      }
       const confirm = async (): Promise<void> => {
         const path = `/v1/subjects/${encoded(newcomer.subject)}/totp/${enrolling.body.id}/confirm`
         const code = totpCode(enrolling.body.key, Date.now())
         const answer = noted('enrolment', await service.ask('POST', path, { by: newcomer, code }))
         if (answer.status === 200) confirmed += 1
       }
-      await Promise.all([confirm(), fault.meanwhile?.(noted)])
-      await until('answers during the fault', async () => answers.length >= target)
-      const now = () => Math.floor(Date.now() / STEP_MS)
-      await until('somebody whose code has not been sent', async () => people.some(({ step }) => step <= now()))
+      await Promise.all([confirm(), fault.meanwhile?.(noted), fault.breaks === true && elsewhere()])
+      // The one under way when it struck, and one that is all within the fault.
+      await until('answers during the fault', async () => answers.length >= target && counts.browse >= browsed + 2)
+      await somebody()
       const lifted = performance.now()
       await fault.lift?.()
       await until('every replica to be ready', service.ready, RECOVERY_MS)
       await until('a login', async () => await login() === 'accepted', RECOVERY_MS)
       await fault.again?.()
-      recovered = performance.now() - lifted
+      if (fault.breaks !== true) recovered = performance.now() - lifted
+      await until('the gate to ask', console.asks, RECOVERY_MS)
     } finally {
       run.over = true
       await work
@@ -232,11 +256,13 @@ export async function startCrowd (service: Replicas, size = 18) {
       longestMs: Math.max(...answers.map(({ ms }) => ms)),
       acceptedTwice: twice,
       gatesOpened: opened,
+      turnedAway,
       recoveredMs: recovered
     }
     rows.push(row)
     t.equal(twice, 0, 'no code is accepted twice')
-    t.equal(opened, 0, 'no session passes without a right code')
+    t.equal(opened, 0, 'no session passes without a right code, neither the service\'s question nor a console')
+    t.equal(turnedAway, 0, 'who has passed browses on at the console')
     t.same(odd, [], 'each answer is right, or a 503 with Retry-After')
     t.ok(sent.size > 0 && [...sent.keys()].some(one => one.accepted.size > 0), 'and logins went on')
 

@@ -96,5 +96,13 @@ export async function serve (t: Teardown, settings: Readonly<Record<string, stri
     child.stderr?.on('data', heard)
     child.on('close', () => { reject(new Error(`the service ended: ${output.join('')}`)) })
   })
-  return { ...ready, pid: child.pid ?? 0, ended, output, stop: (signal: NodeJS.Signals = 'SIGTERM') => child.kill(signal) }
+  return {
+    ...ready,
+    pid: child.pid ?? 0,
+    ended,
+    output,
+    stop: (signal: NodeJS.Signals = 'SIGTERM') => child.kill(signal),
+    /** Nobody reads what it says any more, or somebody does again. */
+    read: (on: boolean) => { if (on) child.stdout?.resume(); else child.stdout?.pause() }
+  }
 }

@@ -80,3 +80,37 @@ export async function startCluster (t: Teardown) {
   })
   return { nodes, url: `redis+cluster://${nodes.slice(0, 3).map(node => `127.0.0.1:${node.port}`).join(',')}` }
 }
+
+/**
+ * Moves the slots of one master that hold keys to another: `begin` leaves them halfway, with part of the keys on either
+ * side, so that commands are answered with ASK and TRYAGAIN; `end` finishes, after which they are answered with MOVED.
+ */
+export function moveSlots (t: Teardown, from: number, to: number) {
+  const [source, target] = [admin(t, from), admin(t, to)]
+  const slots: number[] = []
+  const keysIn = async (slot: number, most: number) => await source.call('CLUSTER', 'GETKEYSINSLOT', slot, most) as string[]
+  const migrate = async (keys: readonly string[]): Promise<void> => {
+    if (keys.length > 0) await source.call('MIGRATE', '127.0.0.1', to, '', 0, 5_000, 'KEYS', ...keys)
+  }
+  const idOf = async (redis: Redis): Promise<string> => String(await redis.call('CLUSTER', 'MYID'))
+  return {
+    begin: async (): Promise<number> => {
+      const [sourceId, targetId] = [await idOf(source), await idOf(target)]
+      const used = new Set(await Promise.all((await source.keys('*')).map(async key => Number(await source.call('CLUSTER', 'KEYSLOT', key)))))
+      for (const slot of used) {
+        await target.call('CLUSTER', 'SETSLOT', slot, 'IMPORTING', sourceId)
+        await source.call('CLUSTER', 'SETSLOT', slot, 'MIGRATING', targetId)
+        await migrate((await keysIn(slot, 100)).slice(1))
+        slots.push(slot)
+      }
+      return slots.length
+    },
+    end: async (): Promise<void> => {
+      const targetId = await idOf(target)
+      for (const slot of slots) {
+        for (let keys = await keysIn(slot, 100); keys.length > 0; keys = await keysIn(slot, 100)) await migrate(keys)
+        for (const redis of [target, source]) await redis.call('CLUSTER', 'SETSLOT', slot, 'NODE', targetId)
+      }
+    }
+  }
+}

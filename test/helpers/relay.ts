@@ -13,9 +13,11 @@ export interface Relay {
    * For each answer, by what was last asked on its connection: what it waits for. One that waits for ever leaves an
    * open socket that says nothing.
    */
-  hold: (asked: string) => Promise<void> | undefined
-  /** Nobody gets through; connections that are open end. */
+  hold: (asked: string, connection: Socket) => Promise<void> | undefined
+  /** Nobody gets through: connections are ended as they come. */
   closed: boolean
+  /** Connections stay and come, and nothing that is said on them arrives, as where a network drops every packet. */
+  mute: boolean
   readonly cut: () => void
   readonly dropped: () => number
 }
@@ -36,15 +38,16 @@ export async function startRelay (t: Teardown, target: number): Promise<Relay> {
     let told: Promise<void> | undefined
     client.on('data', data => {
       asked = data.toString('latin1')
-      upstream.write(data)
+      if (!relay.mute) upstream.write(data)
     })
     upstream.on('data', data => {
+      if (relay.mute) return
       if (relay.drop(data)) {
         dropped += 1
         client.destroy()
         return
       }
-      const held = relay.hold(asked)
+      const held = relay.hold(asked, client)
       if (held === undefined && told === undefined) { client.write(data); return }
       // What comes after an answer that is held keeps its place.
       const before = told
@@ -63,6 +66,7 @@ export async function startRelay (t: Teardown, target: number): Promise<Relay> {
     drop: () => false,
     hold: () => undefined,
     closed: false,
+    mute: false,
     cut: () => { for (const socket of open) socket.destroy() },
     dropped: () => dropped
   }

@@ -126,6 +126,7 @@ export type Replicas = Awaited<ReturnType<typeof startReplicas>>
 export interface Person {
   readonly name: string
   readonly key: string
+  readonly backupCodes: readonly string[]
   /** The last time step whose code went out; none is ever sent for a second login. */
   step: number
   /** By step: the challenges that its code was accepted for. */
@@ -142,7 +143,9 @@ export async function enrolled (service: Replicas, name: string): Promise<Person
     const step = Math.floor(Date.now() / STEP_MS) - 1
     const code = totpCode(begun.body.key, step * STEP_MS)
     const confirmed = await service.ask('POST', `${path}/${begun.body.id}/confirm`, { by: who, code })
-    if (confirmed.status === 200) return { name, key: begun.body.key, step, accepted: new Map() }
+    if (confirmed.status === 200) {
+      return { name, key: begun.body.key, backupCodes: confirmed.body.backup_codes, step, accepted: new Map() }
+    }
     // The step may have ended on the way; what is counted for that is cleared by the next success.
     if (confirmed.body.code !== 'code_rejected') throw new Error(`confirm: ${confirmed.status} ${JSON.stringify(confirmed.body)}`)
   }

@@ -1,9 +1,11 @@
 // The database as the service and its commands open it: the right one, with a schema that fits, under its keys.
 
+import { sql } from 'kysely'
 import type { Config } from '../config.ts'
 import type { Records, Sealer } from '../domain/ports.ts'
 import { openDatabase, type Database } from './database.ts'
 import { checkKeys, databaseId } from './key-ring.ts'
+import { patient } from './patience.ts'
 import { createRecords } from './sql.ts'
 
 export interface OpenedRecords {
@@ -19,6 +21,9 @@ export async function openFrom (config: Pick<Config, 'database' | 'databaseCa' |
 export async function openRecords (config: Config, sealer: Sealer, now: number): Promise<OpenedRecords> {
   const database = await openFrom(config)
   try {
+    if (database.dialect === 'postgres') {
+      await patient(async () => await sql`select 1`.execute(database.db), error => !isStarting(error))
+    }
     await checkIdentity(database, config.databaseId)
     if (config.migrateOnStart) await database.migrate()
     const waiting = await database.pending()
@@ -34,6 +39,14 @@ export async function openRecords (config: Config, sealer: Sealer, now: number):
     await database.close()
     throw error
   }
+}
+
+/** Nobody listens there, nobody answers, or the server says itself that it is not ready yet (57P03). */
+function isStarting (error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  const code = 'code' in error ? String(error.code) : ''
+  return ['ECONNREFUSED', 'ECONNRESET', 'ETIMEDOUT', 'EHOSTUNREACH', '57P03'].includes(code) ||
+    /timeout exceeded when trying to connect|Connection terminated/.test(error.message)
 }
 
 /** An empty database in the place of the one that is known would answer "not enrolled" of everybody. */

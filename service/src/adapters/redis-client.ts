@@ -3,6 +3,7 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { Config } from '../config.ts'
 import { after } from './clock.ts'
+import { patient } from './patience.ts'
 
 export type RedisClient = Redis | Cluster
 export type RedisSettings = NonNullable<Config['redis']>
@@ -14,8 +15,6 @@ export interface ConnectedRedis {
   readonly close: () => void
 }
 
-/** How long a server that is starting, or a fail-over that is under way, is waited for at start. */
-const PATIENCE_MS = 10_000
 const CONNECT_MS = 2_000
 
 /** Wrong until somebody mends it: waiting changes nothing. */
@@ -27,34 +26,34 @@ const LASTING =
  * is refused, and so is a server without the commands that scripts use.
  */
 export async function connectRedis (settings: RedisSettings): Promise<ConnectedRedis> {
-  const started = performance.now()
-  for (;;) {
-    const { client, lastError } = await createClient(settings)
-    try {
-      await within(client.connect(), CONNECT_MS + 1_000)
-      await checkServers(client)
-      let checked: Promise<void> = Promise.resolve()
-      client.on('ready', () => {
-        // A promoted replica may be configured otherwise than the master that was asked at start.
-        checked = checkServers(client)
-        checked.catch(() => {})
-      })
-      return {
-        client,
-        policy: async () => { await checked },
-        close: () => { client.disconnect() }
-      }
-    } catch (error) {
-      client.disconnect()
-      // What came from the server or its certificate says more than "connection is closed".
-      const said = sentence(lastError() ?? error)
-      const why =
-        settings.tls !== undefined && /ETIMEDOUT|no answer/.test(said) ? `${said}; does the port speak TLS?` : said
-      if (LASTING.test(why) || performance.now() - started > PATIENCE_MS) {
-        throw new Error(`Redis (POSTERN_REDIS) cannot be used: ${why}`, { cause: error })
-      }
-      await after(250)
+  return await patient(
+    async () => await connectOnce(settings),
+    error => error instanceof Error && LASTING.test(error.message)
+  )
+}
+
+async function connectOnce (settings: RedisSettings): Promise<ConnectedRedis> {
+  const { client, lastError } = await createClient(settings)
+  try {
+    await within(client.connect(), CONNECT_MS + 1_000)
+    await checkServers(client)
+    let checked: Promise<void> = Promise.resolve()
+    client.on('ready', () => {
+      // A promoted replica may be configured otherwise than the master that was asked at start.
+      checked = checkServers(client)
+      checked.catch(() => {})
+    })
+    return {
+      client,
+      policy: async () => { await checked },
+      close: () => { client.disconnect() }
     }
+  } catch (error) {
+    client.disconnect()
+    // What came from the server or its certificate says more than "connection is closed".
+    const said = sentence(lastError() ?? error)
+    const why = settings.tls !== undefined && /ETIMEDOUT|no answer/.test(said) ? `${said}; does the port speak TLS?` : said
+    throw new Error(`Redis (POSTERN_REDIS) cannot be used: ${why}`, { cause: error })
   }
 }
 

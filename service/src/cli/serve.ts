@@ -39,6 +39,8 @@ export const serve: Command = {
   text: 'Run the service (the default)',
   run: async (_args, io) => {
     const config = readConfig(io.env)
+    // Whoever reads the log may end before we do; that is no reason to end too.
+    process.stdout.on('error', () => {})
     const app = await buildApp(config)
     await app.operations.listen({ host: config.operationsHost, port: config.operationsPort })
     await app.api.listen({ host: config.host, port: config.port })

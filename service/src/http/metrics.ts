@@ -18,6 +18,8 @@ export interface Gauges {
   readonly mailUp: () => number
   /** Seconds by which this process's clock is ahead of the one that replicas share. */
   readonly clockOff: () => number
+  /** Lines of the log that nobody took. */
+  readonly logDropped: () => number
 }
 
 export function createMetrics (gauges: Gauges): Metrics {
@@ -49,6 +51,7 @@ export function createMetrics (gauges: Gauges): Metrics {
   gauge('postern_mail_queue', 'Mails waiting in this process', gauges.mailQueue)
   gauge('postern_mail_up', '1 while the mail server can be used, 0 from a failure until it takes a mail', gauges.mailUp)
   gauge('postern_clock_off_seconds', "How far this host's clock is ahead of the one that replicas share", gauges.clockOff)
+  gauge('postern_log_lines_dropped', 'Lines of the log that were dropped since the start, because nobody read them', gauges.logDropped)
   return {
     contentType: register.contentType,
     text: async () => await register.metrics(),
