@@ -10,6 +10,7 @@ import type { Passage } from './gate.ts'
 import type { About, Who } from './model.ts'
 import type { Settings } from './options.ts'
 import type { OwnPages } from './own-pages.ts'
+import type { Signing } from './page-answers.ts'
 import type { PageCookie } from './page-cookie.ts'
 import type { Releasing } from './page-proxy.ts'
 import type { Seal } from './seal.ts'
@@ -29,6 +30,8 @@ export interface Inside {
   readonly addressOf: (raw: IncomingMessage) => string
   /** How the pages read what a gateway held, once its challenge is answered on one of them. */
   readonly releasedBy: (unsealed: Releasing['unsealed']) => void
+  /** How somebody without a login logs in on these pages. */
+  readonly signedInBy: (signIn: NonNullable<Signing['in']>) => void
   readonly enforcing: () => boolean
 }
 

@@ -17,6 +17,8 @@ export interface OwnPages {
   readonly cookies: (see: Seen) => OwnPage
   readonly refused: (see: Seen) => OwnPage
   readonly signedOut: (see: Seen) => OwnPage
+  /** A console whose pages keep no login: its own user name and password are asked for here. */
+  readonly signIn: (see: Seen, wrong: boolean) => OwnPage
   /** A console that keeps its token in script: the page takes it over. */
   readonly handOver: (see: Seen, token: NonNullable<Settings['tokenInScript']>) => OwnPage
   /** A held login is let in: the page puts its token where the console's pages look for it, and goes on. */
@@ -108,6 +110,18 @@ ${inner}
     cookies: see => render(see, words => ({ title: words('cookies.title'), body: text(words('cookies.text'), words('cookies.next')) + link('/', words('cookies.retry')) })),
     refused: see => render(see, words => ({ title: words('refused.title'), body: text(words('refused.text'), words('refused.next')) + link('/', words('refused.home')) })),
     signedOut: see => render(see, words => ({ title: words('signed_out.title'), body: text(words('signed_out.text')) + link('/', words('signed_out.home')) })),
+    signIn: (see, wrong) => render(see, words => ({
+      title: words('sign_in.title'),
+      body: `${text(words('sign_in.text'))}
+<form method="post" action="${prefix}/own/sign-in">
+${wrong ? `<p class="error" id="error" role="alert">${words('sign_in.wrong')}</p>` : ''}
+<label for="username">${words('sign_in.name')}</label>
+<input id="username" name="username" autocomplete="username" autocapitalize="none" spellcheck="false" maxlength="255" required autofocus>
+<label for="password">${words('sign_in.password')}</label>
+<input id="password" name="password" type="password" autocomplete="current-password" maxlength="1024" required${wrong ? ' aria-invalid="true" aria-describedby="error"' : ''}>
+<p class="actions"><button class="button" type="submit">${words('sign_in.submit')}</button></p>
+</form>`
+    })),
     handOver: (see, { key, header, scheme }) => render(see, words => ({
       title: words('hand_over.title'),
       script: 'session.js',

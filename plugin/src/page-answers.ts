@@ -2,6 +2,7 @@
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Answering } from './carry.ts'
+import type { LoggedIn } from './model.ts'
 import type { Settings } from './options.ts'
 import type { OwnPages } from './own-pages.ts'
 import type { ProblemCode } from './problems.ts'
@@ -11,11 +12,17 @@ export interface PageAnswersParts {
   readonly settings: Pick<Settings, 'tokenInScript'>
   readonly answering: Answering
   readonly pages: OwnPages
+  readonly signing: Signing
+}
+
+/** Where a gateway can log somebody in at the console: with its answer to a user name and a password. */
+export interface Signing {
+  in?: (request: FastifyRequest, name: string, password: string) => Promise<LoggedIn | undefined>
 }
 
 export type PageAnswers = ReturnType<typeof createPageAnswers>
 
-export function createPageAnswers ({ settings, answering, pages }: PageAnswersParts) {
+export function createPageAnswers ({ settings, answering, pages, signing }: PageAnswersParts) {
   function script (request: FastifyRequest, reply: FastifyReply, status: number, code: ProblemCode): FastifyReply {
     answering.problem(request, reply, status, code)
     return reply
@@ -25,8 +32,9 @@ export function createPageAnswers ({ settings, answering, pages }: PageAnswersPa
     if (!isNavigation(request)) return script(request, reply, 401, 'login_required')
     const seen = answering.seen(request)
     const { tokenInScript } = settings
-    const page = tokenInScript === undefined || request.method !== 'GET' ? pages.signedOut(seen) : pages.handOver(seen, tokenInScript)
-    answering.page(reply, 401, page)
+    answering.page(reply, 401, request.method === 'GET' && tokenInScript !== undefined
+      ? pages.handOver(seen, tokenInScript)
+      : signing.in === undefined ? pages.signedOut(seen) : pages.signIn(seen, false))
     return reply
   }
 

@@ -10,10 +10,10 @@ import { createDialogFiles } from './dialog.ts'
 import { FORM_LIMIT, readForm, takeCode } from './forms.ts'
 import { whoIs, type Passage } from './gate.ts'
 import { chosenLanguage } from './language.ts'
-import type { About, Who } from './model.ts'
+import type { About, LoggedIn, Who } from './model.ts'
 import type { Settings } from './options.ts'
 import type { OwnPages } from './own-pages.ts'
-import { createPageAnswers } from './page-answers.ts'
+import { createPageAnswers, type Signing } from './page-answers.ts'
 import type { PageCookie } from './page-cookie.ts'
 import { createPageProxy, type Releasing } from './page-proxy.ts'
 import { returnPath } from './path.ts'
@@ -31,13 +31,15 @@ export interface PagesParts {
   readonly pages: OwnPages
   readonly passes: StepUpPasses
   readonly releasing: Releasing
+  readonly signing: Signing
   readonly passageOf: (request: FastifyRequest) => Passage
   readonly about: (request: FastifyRequest, who: Who) => About
   readonly notes: () => readonly string[]
 }
 
 export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promise<void> {
-  const { settings, client, assurances, binding, pageCookie, answering, pages, passes, passageOf, about } = parts
+  const { settings, client, assurances, binding, pageCookie, answering, pages, passes } = parts
+  const { passageOf, signing, about } = parts
   const { prefix, publicOrigin } = settings
   const answers = createPageAnswers(parts)
   const { script, signedOut, refused, later } = answers
@@ -56,10 +58,25 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     const { who } = passageOf(request)
     if (!sameOrigin(request, publicOrigin)) return refused(request, reply)
     if (who === undefined) return script(request, reply, 401, 'login_required')
-    if (!binding.wellFormed(who.binding)) void reply.header('set-cookie', binding.cookie(binding.fresh()))
-    return answering.common(reply)
-      .header('set-cookie', pageCookie.cookie(who.identity))
-      .send({ verify_url: `${prefix}/verify`, settings_url: `${prefix}/settings` })
+    return standsFor(who.identity, request, reply).send({ verify_url: `${prefix}/verify`, settings_url: `${prefix}/settings` })
+  }
+
+  function standsFor (identity: LoggedIn, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+    if (!binding.wellFormed(passageOf(request).presented.binding)) void reply.header('set-cookie', binding.cookie(binding.fresh()))
+    return answering.common(reply).header('set-cookie', pageCookie.cookie(identity))
+  }
+
+  /** Logs in at the console for these pages only: what the console hands out for it never reaches the browser. */
+  async function signIn (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+    if (signing.in === undefined) return script(request, reply, 404, 'not_found')
+    if (!sameOrigin(request, publicOrigin)) return refused(request, reply)
+    const reading = readForm(bytesOf(request) ?? Buffer.alloc(0))
+    const field = (wanted: string): string =>
+      'fields' in reading ? (reading.fields.find(({ name }) => name === wanted)?.value ?? '') : ''
+    const identity = await signing.in(request, field('username'), field('password'))
+    if (identity === undefined) answering.page(reply, 401, pages.signIn(answering.seen(request), true))
+    else answering.redirect(standsFor(identity, request, reply), `${prefix}/settings`)
+    return reply
   }
 
   // A page below the console's own origin that sent somebody here; never one of ours, never a URL.
@@ -151,6 +168,7 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
     })
     scope.post('/session', own, takeOver)
     scope.post('/own/pass', own, givePass)
+    scope.post('/own/sign-in', own, signIn)
     scope.get('/*', own, proxy)
     scope.post('/*', own, proxy)
   }

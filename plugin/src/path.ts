@@ -81,7 +81,7 @@ function canonicalEscape (escape: string): string {
 
 /**
  * A pattern of a gateway or of a console that cannot declare its routes: `[METHOD ]/path`, `*` = one segment, last
- * `/*` = all below.
+ * `/*` = all below, last `*` behind a text = whatever begins so.
  */
 export interface Pattern {
   readonly method: string | undefined
@@ -97,7 +97,8 @@ export function pattern (text: string, reading: 'exact' | 'loose'): Pattern {
   if (parts === null) throw new Error(`postern: "${text}" is not a pattern; write "/path", "/path/*" or "POST /path"`)
   const path = parts[2] ?? '/'
   const below = path.endsWith('/*')
-  const source = (below ? path.slice(0, -2) : path)
+  const begins = !below && path.endsWith('*')
+  const source = (below ? path.slice(0, -2) : begins ? path.slice(0, -1) : path)
     .split('/')
     .map(segment =>
       segment === '*'
@@ -105,7 +106,7 @@ export function pattern (text: string, reading: 'exact' | 'loose'): Pattern {
         : (reading === 'loose' ? loosened(segment) : segment).replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
     )
     .join('/')
-  const ending = below ? (reading === 'loose' ? '(?:/.*)?' : '/.*') : reading === 'loose' ? '/?' : ''
+  const ending = begins ? '.*' : below ? (reading === 'loose' ? '(?:/.*)?' : '/.*') : reading === 'loose' ? '/?' : ''
   const expression = new RegExp(`^${source}${ending}$`, 's')
   return {
     method: parts[1],

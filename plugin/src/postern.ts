@@ -13,6 +13,7 @@ import type { About, Clock, Who } from './model.ts'
 import { checkedMaxAge, type Settings } from './options.ts'
 import { createPageCookie } from './page-cookie.ts'
 import { createOwnPages } from './own-pages.ts'
+import type { Signing } from './page-answers.ts'
 import type { Releasing } from './page-proxy.ts'
 import { ownRoutes } from './pages.ts'
 import { listRoutes, outOfReach, reportedRoute, type Report, type ReportedRoute } from './report.ts'
@@ -56,6 +57,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
   })
   const sockets = createSockets({ app, assurances, now })
   const releasing: Releasing = { unsealed: () => undefined }
+  const signing: Signing = {}
   const added: ReportedRoute[] = []
 
   const isOff = (): boolean => settings.mode.mode === 'off' && today() < settings.mode.until
@@ -88,6 +90,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     passageOf: hooks.passageOfRaw,
     addressOf: raw => hooks.passageOfRaw(raw)?.request.ip ?? raw.socket.remoteAddress ?? '',
     releasedBy: unsealed => { releasing.unsealed = unsealed },
+    signedInBy: signIn => { signing.in = signIn },
     enforcing: () => !isOff() && settings.mode.mode !== 'observe'
   }
 
@@ -164,6 +167,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
         pages,
         passes,
         releasing,
+        signing,
         passageOf,
         about,
         notes

@@ -353,3 +353,101 @@ t.test('lantongxue: panel and client log in as the user name says, in every spel
   t.notOk(console.paths().includes('POST /admin/users/edit'))
   t.match(await (await fetch(`${origin}/admin/users/list`, { headers: { authorization: 'f'.repeat(64) } })).json(), { code: 8888 }, 'a token of nobody: log in again')
 })
+
+t.test('lantongxue: a call that names two users, or one in the form and another in JSON, logs nobody in as the other', { timeout: 120_000 }, async t => {
+  const console = await startLantongxue(t)
+  const { service, origin } = await behind(t, 'lantongxue', console)
+  await service.enrol(wire('alice', 'bearer', 'elsewhere', 'x'))
+  const rest = '"password":"alice-password","id":"1","uuid":"u"'
+  const form = 'application/x-www-form-urlencoded'
+  for (const [body, type] of [
+    [`{"username":"bob","Username":"alice",${rest}}`, 'application/json'],
+    [`{"Username":"alice","username":"bob",${rest},"USERNAME":"alice"}`, 'application/json'],
+    [`{"username":"bob","u\u017fername":"alice",${rest}}`, 'application/json'],
+    [`{"username":"bob","username":"alice",${rest}}`, 'application/json'],
+    [`{"x":"&username=bob&","username":"alice",${rest}}`, form],
+    [`{"x":"&username=bob&","username":"alice",${rest}}`, `${form}; charset=utf-16`],
+    [`{"Username":"alice",${rest}}`, 'text/plain']
+  ] as const) {
+    for (const path of ['/api/login', '/admin/auth/login']) {
+      const answer = await (await fetch(origin + path, { method: 'POST', headers: { 'content-type': type }, body })).text()
+      for (const token of console.tokens.keys()) {
+        t.notMatch(answer, token, `${path} ${body}`)
+        t.not((await fetch(`${origin}/api/ab`, { headers: { authorization: `Bearer ${token}` } })).status, 200, `${path} ${body}`)
+      }
+    }
+  }
+  t.ok([...console.tokens.values()].includes('alice'), 'the server itself did log her in')
+  t.match((await post(`${origin}/api/login`, { Username: 'carl', password: 'carl-password' })).body, { type: 'access_token' }, 'one name in another case is one name')
+})
+
+t.test('kingmo888: while tokens of before are let through, no spelling of its login call hands out one without a code', { timeout: 120_000 }, async t => {
+  const console = await startKingmo888(t)
+  const { service, origin } = await behind(t, 'kingmo888', console, {
+    tenant: { exempt: ['api_token'] }, env: { POSTERN_GATEWAY_KINGMO888_OLD_TOKENS_UNTIL: '2100-01-01' }
+  })
+  await service.enrol(wire('alice', 'cookie', 'elsewhere', 'x'))
+  for (const path of ['/api/login', '/api/loginX', '/api/login/', '/api/login/anything/else', '/api/login.json']) {
+    const { body } = await post(origin + path, { username: 'alice', password: 'alice-password', id: '1', uuid: 'u' })
+    t.match(body, { access_token: '', tfa_type: 'tfa_check' }, path)
+  }
+  t.equal(console.tokens.size, 5, 'each of them did log in at the console')
+})
+
+t.test('rustdesk: whose client must enrol does so at the address it names, with the server\'s own user name and password', {
+  timeout: 120_000
+}, async t => {
+  const console = await startLejianwen(t)
+  const { service, gateway, origin } = await behind(t, 'rustdesk', console, { tenant: { require: 'everyone' } })
+  const login = { username: 'alice', password: 'alice-password' }
+  const refused = await post(`${origin}/api/login`, { ...login, id: '1', uuid: 'u', type: 'account' })
+  t.equal(refused.status, 403)
+  const address = /http\S+/.exec(String(refused.body['error']))?.[0] ?? ''
+  t.equal(address, `${origin}/2fa/settings`)
+
+  const { page, context } = await visit(t, origin)
+  const signIn = async (password: string): Promise<void> => {
+    await page.getByLabel('User name').fill('alice')
+    await page.getByLabel('Password').fill(password)
+    await page.getByRole('button', { name: 'Log in' }).click()
+  }
+  await page.goto(address)
+  await signIn('no')
+  t.match(await page.getByRole('alert').innerText(), /does not know this user name/)
+  await signIn('alice-password')
+  await page.waitForURL(/\/2fa\/(?:enrol|settings)/)
+  await page.getByRole('button', { name: 'Enable 2FA' }).or(page.getByRole('link', { name: 'Enable 2FA' })).first().click()
+  const key = (await page.getByLabel('Your key', { exact: true }).innerText()).replaceAll(' ', '')
+  await page.locator('[autocomplete=one-time-code]').first().fill(service.code(key))
+  await page.locator('form:has([autocomplete=one-time-code]) button[type=submit]').first().click()
+  await page.getByLabel('I have kept these codes').waitFor()
+  const kept = JSON.stringify([await context.cookies(), await page.evaluate('({ ...localStorage, ...sessionStorage })'), await page.content()])
+  t.ok(console.tokens.size > 1)
+  t.same([...console.tokens.keys()].filter(token => kept.includes(token)), [], 'the browser never has the server\'s token')
+  t.equal(console.hits.filter(({ url }) => url === '/api/login').at(-1)?.headers['x-forwarded-for'], '127.0.0.1', 'guesses count for who makes them')
+  t.match((await post(`${origin}/api/login`, { ...login, id: '1', uuid: 'u', type: 'account' })).body, { type: 'email_check', tfa_type: 'tfa_check' })
+
+  const second = await context.browser()?.newContext({ baseURL: origin, locale: 'en-US' })
+  const other = await second?.newPage() ?? page
+  await other.goto('/2fa/settings')
+  await other.getByLabel('User name').fill('alice')
+  await other.getByLabel('Password').fill('alice-password')
+  await other.getByRole('button', { name: 'Log in' }).click()
+  await other.waitForURL(/\/2fa\/verify\//)
+  service.nextStep()
+  await other.locator('#code').fill(service.code(key))
+  await other.getByRole('button', { name: /Verify/ }).click()
+  await other.getByRole('link', { name: 'Continue' }).click()
+  await other.waitForURL(/\/2fa\/settings$/)
+  t.match(await other.locator('main').innerText(), /Enabled/, 'the password alone changes nothing; with the code the page is there')
+
+  const before = console.hits.length
+  for (const from of ['https://evil.example', 'null', undefined]) {
+    const answer = await fetch(`${gateway.url}/2fa/own/sign-in`, {
+      method: 'POST', headers: { ...(from === undefined ? {} : { origin: from }), accept: 'text/html' }, body: new URLSearchParams(login)
+    })
+    t.equal(answer.status, 403, `a form from ${String(from)}`)
+    t.same(answer.headers.getSetCookie(), [])
+  }
+  t.equal(console.hits.length, before)
+})

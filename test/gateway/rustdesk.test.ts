@@ -3,6 +3,7 @@
 
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
+import { lines, raw } from '../helpers/console.ts'
 import { served, startGateway, startUpstream, wire } from '../helpers/gateway.ts'
 import { startService, type StartOptions, type Teardown } from '../helpers/service.ts'
 
@@ -264,5 +265,24 @@ t.test('in the mode observe nothing is held or refused; off does the same until 
     t.equal(flutterFirst(login), 'logged in', mode)
     t.match((await post(`${gateway.url}/api/ab`, {}, { authorization: `Bearer ${login.body['access_token']}` })).body, { user: 'alice' }, mode)
     t.ok(server.reached().includes('POST /api/ab'), mode)
+  }
+})
+
+t.test('a login call that asks for another protocol is not tunnelled past the code, and a cookie is no token', async t => {
+  const { gateway, service, server } = await setting(t, {
+    tenant: { exempt: ['api_token'] }, env: { POSTERN_GATEWAY_RUSTDESK_OLD_TOKENS_UNTIL: '2100-01-01' }
+  })
+  await service.enrol(wire('sam', 'bearer', 'elsewhere', 'x'))
+  for (const path of ['/api/oidc/auth-query?code=ready&id=1&uuid=u', '/API/oidc/auth-query/?code=ready', '/api/login']) {
+    const { status, body } = await raw(gateway.port, lines('GET', path, ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==']))
+    t.same([status, body], [0, ''], path)
+  }
+  t.same(server.reached(), [])
+  const token = 'f'.repeat(32)
+  server.tokens.set(token, 'sam')
+  const strict = await startGateway(t, { upstream: server.url, service: service.app.api.listeningOrigin, key: service.keys.gate.key, preset: 'rustdesk' })
+  for (const cookie of [`authorization=${token}`, `authorization="Bearer ${token}"`, `a=1; authorization=${token}`]) {
+    await fetch(`${strict.url}/api/ab`, { headers: { cookie } })
+    t.notMatch(JSON.stringify(server.hits.at(-1)?.headers), token, cookie)
   }
 })

@@ -144,9 +144,13 @@ export async function startLantongxue (t: Teardown) {
       const given = request.headers.authorization ?? ''
       const user = tokens.get(given.replace(/^Bearer /, ''))
       const login = (): string | undefined => {
-        const { username, password } = JSON.parse(text) as Body
+        // Keys in any case, of two alike the last, as Go reads them; the type does not matter.
+        const fields = JSON.parse(text) as Body
+        const read = (wanted: string): unknown =>
+          Object.entries(fields).findLast(([key]) => key.toUpperCase() === wanted)?.[1]
         // A database that folds case and ignores spaces at the end.
-        const name = String(username).toLowerCase().trimEnd()
+        const name = String(read('USERNAME')).toLowerCase().trimEnd()
+        const password = read('PASSWORD')
         if (password !== `${name}-password`) return undefined
         const token = randomBytes(32).toString('hex')
         tokens.set(token, name)

@@ -69,6 +69,11 @@ export interface ConsoleKnown {
   readonly identify: (request: FastifyRequest) => Identity | null | Promise<Identity | null>
   /** Calls whose answers hand out a login. They are looked at before anybody gets them. */
   readonly logins: readonly LoginCall[]
+  /**
+   * Logs in at the console for our pages, for one whose users may have no page of its own to log in at; undefined:
+   * wrong. `address` is the client's.
+   */
+  readonly signIn?: (name: string, password: string, address: string) => Promise<LoggedIn | undefined>
   /** Calls after whose success the subject's password is another one. */
   readonly passwordPatterns?: readonly string[]
   /** Calls that log out: what the session passed ends. */
@@ -140,6 +145,8 @@ export interface LoginCall {
   readonly second?: (call: Call, client: Held) => Promise<Reply | undefined>
   /** Before it is forwarded; a reply refuses it. */
   readonly first?: (call: Call) => Reply | undefined
+  /** The body that goes on, where the call says whom it logs in: the console must read in it what was read here. */
+  readonly forwarded?: (call: Call) => Buffer
   /** What the first call says of the device that the second must come from. */
   readonly device?: (call: Call) => string
   /** Whom this answer logs in; undefined: nobody, it is passed on. A throw is refused. */

@@ -71,6 +71,8 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
 
   const holding = createHolding({ inside, seal: inside.seal, prefix: config.prefix, publicOrigin: config.publicOrigin })
   inside.releasedBy(holding.unsealed)
+  const { signIn } = known
+  if (signIn !== undefined) inside.signedInBy(async ({ ip }, name, password) => await signIn(name, password, ip))
 
   const cookies = new Set(known.credentials.cookies ?? [])
   const credentialHeaders = new Set((known.credentials.headers ?? []).map(folded))
@@ -193,11 +195,12 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     const answered = login.first?.(call) ?? await login.second?.(call, holding)
     if (answered !== undefined) return said(reply, answered)
     const out = outgoing(raw, request.ip, path, query, true)
+    const sent = login.forwarded?.(call) ?? body
     const answer = await upstream.read({
       method: request.method,
       path: out.path,
-      headers: withLength(out.headers, body),
-      body: body.length === 0 ? undefined : body
+      headers: withLength(out.headers, sent),
+      body: sent.length === 0 ? undefined : sent
     })
     if ('failed' in answer) return failed(request, reply, answer)
     const logged = await login.login(call, answer)
@@ -265,7 +268,8 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     const tunnel = createTunnel({ origin, publicOrigin: config.publicOrigin, timeoutMs })
     app.server.on('upgrade', (raw, socket, head) => {
       const target = canonicalTarget(raw.url ?? '')
-      if ('refused' in target) {
+      // The answer of a login call is looked at before anybody gets it; through a tunnel it would not be.
+      if ('refused' in target || (inside.enforcing() && logins.some(({ test }) => test(target.path)))) {
         socket.destroy()
         return
       }

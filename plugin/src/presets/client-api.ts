@@ -42,6 +42,7 @@ const LOGGED_IN_BY = 20_000
 export interface ClientApi {
   /** All there is to know of a server that has nothing else. */
   readonly console: ConsoleKnown
+  readonly signIn: NonNullable<ConsoleKnown['signIn']>
   /** Whose a token is, in whatever header it came. */
   readonly owner: (token: string) => Identity | null | Promise<Identity | null>
 }
@@ -110,6 +111,20 @@ export function createClientApi (
     return { identity: person(subject, token, textAt(said, 'user.email'), word), ask: 'client' }
   }
 
+  /** As a browser logs in, which is no device. */
+  const signIn: ClientApi['signIn'] = async (username, password, address) => {
+    const answer = await call({
+      method: 'POST',
+      path: '/api/login',
+      headers: { 'content-type': 'application/json', accept: 'application/json', 'x-forwarded-for': address },
+      body: JSON.stringify({ username, password, id: '', uuid: '', autoLogin: false, type: 'account', deviceInfo: { os: '', type: 'browser', name: '' } })
+    })
+    if (answer.status >= 500) throw new Error('the server could not log anybody in')
+    const said = answer.status === 200 ? objectIn(answer.body) : {}
+    const [token, subject] = [textAt(said, 'access_token'), textAt(said, 'user.name')]
+    return token === undefined || subject === undefined ? undefined : person(subject, token, textAt(said, 'user.email'), undefined)
+  }
+
   /** The second call carries no password and no token, only the code and what the first answer gave. */
   const second: NonNullable<LoginCall['second']> = async ({ request, fields }, held) => {
     if (fields['type'] !== 'email_code') return undefined
@@ -158,7 +173,8 @@ export function createClientApi (
   }
 
   const known: ConsoleKnown = {
-    credentials: { headers: ['Authorization'], query: ['access_token'] },
+    // Some servers take the cookie for the header of that name; clients send none.
+    credentials: { cookies: ['authorization'], headers: ['Authorization'], query: ['access_token'] },
     identify,
     logins: [account, {
       pattern: '/api/oidc/auth-query',
@@ -175,7 +191,7 @@ export function createClientApi (
       return failed(status, textAt(members, 'detail') ?? code)
     }
   }
-  return { console: known, owner }
+  return { console: known, signIn, owner }
 }
 
 function person (subject: string, session: string, email: string | undefined, exempt: LoggedIn['exempt']): LoggedIn {

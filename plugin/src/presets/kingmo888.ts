@@ -70,7 +70,8 @@ function createKingmo888 (parts: PresetParts): ConsoleKnown {
     ...api.console,
     credentials: { ...api.console.credentials, cookies: [COOKIE] },
     identify,
-    logins: [...api.console.logins, login('/api/user_action', pageReply), login('/admin/login', documentReply)],
+    // Its routes have no end: `/api/loginX` logs in as well.
+    logins: [...api.console.logins.map(one => ({ ...one, pattern: `${one.pattern}*` })), login('/api/user_action', pageReply), login('/admin/login', documentReply)],
     stepUpPatterns: ['POST /admin/password_change', 'POST /admin/api/*', 'POST /admin/auth/*'],
     passwordPatterns: ['POST /admin/password_change'],
     logoutPatterns: [...api.console.logoutPatterns ?? [], '/admin/logout'],

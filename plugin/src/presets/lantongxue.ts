@@ -60,6 +60,7 @@ function createLantongxue (parts: PresetParts): ConsoleKnown {
     logins: [
       ...api.console.logins.map(login => ({
         ...login,
+        forwarded,
         first: (call: Call) => told(call) && userName(call) === undefined ? failed(400, UNFIT) : undefined
       })),
       panelLogin(logsIn)
@@ -72,6 +73,7 @@ function createLantongxue (parts: PresetParts): ConsoleKnown {
 function panelLogin (logsIn: (call: Call, token: string) => string): LoginCall {
   return {
     pattern: '/admin/auth/login',
+    forwarded,
     first: call => told(call) && userName(call) === undefined ? coded(SHOWN, UNFIT) : undefined,
     login: (call, answer) => {
       const token = answer.status === 200 ? textAt(objectIn(answer.body), 'data.token') : undefined
@@ -105,14 +107,20 @@ function coded (code: number, message: string): Reply {
   return jsonReply(200, { code, message, data: null })
 }
 
-const told = ({ fields }: Call): boolean => textAt(fields, 'username') !== undefined
+/** The server reads JSON whatever the type says, and keys whatever their case; of two alike the last counts. */
+const named = ({ body }: Call): readonly string[] =>
+  Object.keys(objectIn(body)).filter(key => key.toUpperCase().toLowerCase() === 'username')
+const told = (call: Call): boolean => named(call).length > 0
+const forwarded = ({ body }: Call): Buffer => Buffer.from(JSON.stringify(objectIn(body)))
 
 /**
  * The same for every spelling that a database may take for the same user: case, width, white space. Letters whose
- * comparison differs between databases are nobody's.
+ * comparison differs between databases are nobody's, and so is a name that is said twice.
  */
-function userName ({ fields }: Call): string | undefined {
-  const name = (textAt(fields, 'username') ?? '').normalize('NFKC').trim().toLowerCase()
+function userName (call: Call): string | undefined {
+  const [key, ...more] = named(call)
+  if (key === undefined || more.length > 0) return undefined
+  const name = (textAt(objectIn(call.body), key) ?? '').normalize('NFKC').trim().toLowerCase()
   return /^[\x21-\x7e\p{Script=Han} ]+$/u.test(name) ? name : undefined
 }
 

@@ -7,5 +7,8 @@ export const rustdesk: Preset = {
   name: 'rustdesk',
   text: 'the client API of RustDesk-style servers, for unmodified clients of 1.2.6 and later',
   settings: clientApiSettings('rustdesk'),
-  create: parts => createClientApi('rustdesk', parts).console
+  create: parts => {
+    const { console, signIn } = createClientApi('rustdesk', parts)
+    return { ...console, signIn }
+  }
 }
