@@ -132,7 +132,7 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
 }
 
 /** Verdicts on a code that was submitted; the person may try again. */
-const VERDICTS = new Set(['code_malformed', 'code_rejected', 'code_used', 'waiting', 'locked', 'challenge_gone'])
+export const VERDICTS: ReadonlySet<string> = new Set(['code_malformed', 'code_rejected', 'code_used', 'waiting', 'locked', 'challenge_gone'])
 
 function otherwise ({ code, retryAfter = 30 }: ServiceProblem): Decision {
   if (code === 'login_required') return deny({ denial: 'login' })

@@ -5,8 +5,8 @@ import t from 'tap'
 import { WebSocket } from 'ws'
 import { readConfig } from '../../plugin/src/gateway/settings.ts'
 import { PRESETS } from '../../plugin/src/presets/index.ts'
-import { lines, raw } from '../helpers/console.ts'
-import { served, startGateway } from '../helpers/gateway.ts'
+import { binding, lines, raw } from '../helpers/console.ts'
+import { bindingCookie, served, startGateway, wire } from '../helpers/gateway.ts'
 import { FORWARD_AUTH, PROXIES, startCookieConsole, startProxy, type ProxyName } from '../helpers/proxies.ts'
 import { freePort } from '../helpers/redis.ts'
 import { by, startService, type Teardown } from '../helpers/service.ts'
@@ -20,7 +20,9 @@ const SETTINGS = {
 
 const KEY = 'pk_t1_g1_AAAAAAAAAAAAAAAAAAAAAAAA'
 
-async function setting (t: Teardown, proxy?: ProxyName) {
+const BROWSER = binding('a browser')
+
+async function setting (t: Teardown, proxy?: ProxyName, env: Readonly<Record<string, string>> = {}) {
   const [service, behind, port] = await Promise.all([startService(t), startCookieConsole(t), freePort()])
   const origin = `http://127.0.0.1:${port}`
   const gateway = await startGateway(t, {
@@ -28,7 +30,7 @@ async function setting (t: Teardown, proxy?: ProxyName) {
     service: await served(service),
     key: service.keys.gate.key,
     preset: 'forward-auth',
-    env: { ...SETTINGS, POSTERN_GATEWAY_PUBLIC_ORIGIN: origin }
+    env: { ...SETTINGS, POSTERN_GATEWAY_PUBLIC_ORIGIN: origin, ...env }
   })
   if (proxy !== undefined) await startProxy(t, proxy, { port, gateway: gateway.url, behind: behind.url })
   const { key } = await service.enrol(by('alice'), { about: { email: 'alice@console.example' } })
@@ -92,6 +94,25 @@ for (const proxy of PROXIES) {
     await context.request.post('/logout')
     await page.goto('/devices')
     t.match(page.url(), /\/2fa\/verify\//, 'after the log-out call the session has passed nothing')
+  })
+
+  t.test(`behind ${proxy} a script is told that its code was wrong, and passes with the right one`, async t => {
+    const { behind, service, origin, code } = await setting(t, proxy)
+    const cookie = `sid=s1; ${bindingCookie(BROWSER)}`
+    behind.sessions.set('s1', 'alice')
+    await service.verify(wire('alice', 'cookie', 's1', BROWSER), 'login', code())
+    const save = async (sent: string) => await fetch(`${origin}/settings`, {
+      method: 'POST', headers: { cookie, origin, ...(sent === '' ? {} : { '2fa-code': sent }) }, body: new URLSearchParams({ name: 'Ann' })
+    })
+    service.advance(1_000_000)
+    for (const [sent, expected] of [['', 'step_up_required'], ['000000', 'code_rejected'], ['nothing like it', 'code_malformed']] as const) {
+      const answer = await save(sent)
+      t.equal(answer.status, 401)
+      t.match(await answer.json(), { code: expected, verify_url: /^\/2fa\/verify\// }, `with "${sent}"`)
+    }
+    t.equal(behind.kept.name, 'nothing')
+    t.equal((await save(code())).status, 200)
+    t.equal(behind.kept.name, 'Ann')
   })
 
   t.test(`behind ${proxy} no socket of another origin, no other protocol and no header of the client gets past`, async t => {
@@ -175,6 +196,21 @@ t.test('a session that was seen with nobody and then has somebody is refused, be
   t.equal(await ask(), 204)
   behind.sessions.set('planted', 'alice')
   t.equal(await ask(), 401)
+})
+
+t.test('who a session belongs to is remembered for the seconds that are set, another session is asked about at once', async t => {
+  const { behind, gateway, port } = await setting(t, undefined, { POSTERN_GATEWAY_FORWARD_AUTH_WHO_SECONDS: '300' })
+  const ask = async (sid: string, method = 'GET') => (await raw(gateway.port, lines('GET', '/forward-auth', [
+    `X-Forwarded-Method: ${method}`, 'X-Forwarded-Uri: /devices', `X-Forwarded-Host: 127.0.0.1:${port}`, `Cookie: sid=${sid}`
+  ]))).status
+  behind.sessions.set('s1', 'bob').set('s2', 'alice')
+  t.equal(await ask('s1'), 204)
+  t.equal(await ask('s2'), 401, 'the cookie of another session in the same browser')
+  behind.sessions.delete('s2')
+  t.equal(await ask('s2'), 401, 'still taken for hers: the gateway did not hear that it ended')
+  behind.sessions.set('s1', 'alice')
+  t.equal(await ask('s1', 'POST'), 204, 'a call that may change who is logged in')
+  t.equal(await ask('s1'), 401, 'makes the gateway ask anew')
 })
 
 t.test('the preset names what is missing: the proxies that may ask, a call that says who is logged in', async t => {

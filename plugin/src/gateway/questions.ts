@@ -7,10 +7,12 @@ import { canonicalTarget, pattern, returnPath } from '../path.ts'
 import type { Inside } from '../inside.ts'
 import { sameOrigin } from '../requests.ts'
 import { OWN_ROUTE } from '../rules.ts'
+import { VERDICTS } from '../step-up.ts'
+import { objectIn } from './calls.ts'
 import type { ConsoleKnown, Telling } from './preset.ts'
 
 type Asked = { readonly telling: Telling } & (
-  | { readonly target: string, readonly path: string }
+  | { readonly target: string, readonly path: string, readonly verdict: string | undefined }
   | { readonly refused: string, readonly status: 400 | 403 }
 )
 
@@ -20,6 +22,8 @@ export interface Questions {
   /** Is this request a question? Set before the gate sees it. */
   readonly of: (raw: IncomingMessage) => Asked | undefined
 }
+
+const VERDICT = 'postern-verdict'
 
 /** What a question has none of, whatever the request has that it is about. */
 const BODY = ['content-type', 'content-length', 'transfer-encoding']
@@ -48,7 +52,9 @@ export function createQuestions (prefix: string, asked: () => ConsoleKnown['aske
         kept.set(raw, { telling, refused: 'refused' in canonical ? canonical.refused : 'the pages are the gateway\'s own', status: 400 })
         return url
       }
-      kept.set(raw, { telling, target, path: canonical.path })
+      // What the refusal said of a code that came along, which a proxy hands on to hear the reason.
+      const { [VERDICT]: verdict } = raw.headers
+      kept.set(raw, { telling, target, path: canonical.path, verdict: typeof verdict === 'string' && VERDICTS.has(verdict) ? verdict : undefined })
       raw.method = method === 'HEAD' ? 'GET' : method
       for (const name of BODY) Reflect.deleteProperty(raw.headers, name)
       // A verdict has no reader; the reason must not count the same code again.
@@ -120,7 +126,16 @@ export function answerQuestions (app: FastifyInstance, { questions, known, insid
     // Traefik takes a relative address for one of the gateway.
     const location = reply.getHeader('location')
     if (typeof location === 'string' && location.startsWith('/')) void reply.header('location', publicOrigin + location)
+    const said = typeof payload === 'string' && String(reply.getHeader('content-type')).startsWith('application/problem+json')
+      ? objectIn(Buffer.from(payload))
+      : {}
+    if (asked.telling === 'reason' && 'verdict' in asked && asked.verdict !== undefined && said['code'] === 'step_up_required') {
+      void reply.removeHeader('content-length')
+      const { type, title, status, code, ...members } = said
+      return inside.answering.document(reply.statusCode, asked.verdict, members)
+    }
     if (asked.telling !== 'verdict' || reply.statusCode < 300) return payload
+    if (typeof said['code'] === 'string') void reply.header(VERDICT, said['code'])
     void reply.code(reply.statusCode === 401 ? 401 : 403).removeHeader('content-length')
     return ''
   })
