@@ -1,8 +1,10 @@
 // The preset forward-auth: real nginx and real Caddy, configured as the examples say, ask before they forward.
 
+import { readFileSync } from 'node:fs'
 import { chromium } from 'playwright-core'
 import t from 'tap'
 import { WebSocket } from 'ws'
+import { parse } from 'yaml'
 import { readConfig } from '../../plugin/src/gateway/settings.ts'
 import { PRESETS } from '../../plugin/src/presets/index.ts'
 import { binding, lines, raw } from '../helpers/console.ts'
@@ -186,6 +188,69 @@ t.test('only trusted addresses may ask, with exactly one method, target and host
   for (const path of ['/forward-auth', '/forward-auth/ask', '/forward-auth/explain']) {
     t.equal((await raw(distrustful.port, lines('GET', path, [...about('GET', '/login'), 'X-Forwarded-For: 10.1.2.3']))).status, 403, path)
   }
+})
+
+/**
+ * How Traefik asks: always with a GET, all headers of the client but those of the connection, its own X-Forwarded-* in
+ * their place. What is not a 2xx goes to the client with status, headers and body.
+ */
+async function asTraefik (gateway: number, host: string, method: string, target: string, headers: readonly string[]) {
+  const own = new Set(['connection', 'upgrade', 'keep-alive', 'te', 'trailer', 'transfer-encoding', 'content-length',
+    'x-forwarded-for', 'x-forwarded-method', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-uri'])
+  return await raw(gateway, lines('GET', '/forward-auth', [
+    ...headers.filter(line => !own.has(line.split(':')[0]?.toLowerCase() ?? '')),
+    'X-Forwarded-For: 127.0.0.1', `X-Forwarded-Method: ${method}`, 'X-Forwarded-Proto: http', `X-Forwarded-Host: ${host}`, `X-Forwarded-Uri: ${target}`
+  ]))
+}
+
+t.test('asked as Traefik asks, the gateway says yes, or what the client is to get', async t => {
+  const { service, behind, gateway, origin, port, code } = await setting(t)
+  behind.sessions.set('s1', 'alice')
+  const ask = async (method: string, target: string, ...headers: string[]) =>
+    await asTraefik(gateway.port, `127.0.0.1:${port}`, method, target, headers)
+  const cookie = `Cookie: sid=s1; ${bindingCookie(BROWSER)}`
+  t.equal((await ask('GET', '/login')).status, 204)
+  t.equal((await ask('POST', '/login', 'Content-Type: application/x-www-form-urlencoded', 'Content-Length: 9')).status, 204)
+  const page = await ask('GET', '/devices?page=2', cookie, 'Accept: text/html')
+  t.equal(page.status, 303)
+  t.match(page.headers, { location: new RegExp(`^${origin}/2fa/verify/`), 'set-cookie': /postern-/ }, 'both go to the client')
+  const script = await ask('GET', '/devices', cookie, 'Accept: application/json')
+  t.equal(script.status, 401)
+  t.match(JSON.parse(script.body), { code: 'login_required' })
+  t.equal((await ask('GET', '/devices', cookie, 'X-Forwarded-Uri: /login', 'X-Forwarded-Method: OPTIONS')).status, 401, 'the client\'s own are not believed')
+  const handshake = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==']
+  t.equal((await ask('GET', '/live', ...handshake, 'Origin: https://evil.example')).status, 403)
+  t.equal((await ask('GET', '/live', ...handshake, `Origin: ${origin}`)).status, 204, 'a handshake, whose Upgrade Traefik keeps for itself')
+
+  await service.verify(wire('alice', 'cookie', 's1', BROWSER), 'login', code())
+  t.equal((await ask('GET', '/devices', cookie)).status, 204)
+  service.advance(1_000_000)
+  const save = async (...more: string[]) => await ask('POST', '/settings', cookie, `Origin: ${origin}`, 'Content-Type: application/x-www-form-urlencoded', ...more)
+  const stale = await save()
+  t.match([stale.status, stale.headers['www-authenticate']], [401, /insufficient_user_authentication/])
+  t.match(JSON.parse((await save('2fa-code: 000000')).body), { code: 'code_rejected' })
+  t.equal((await save(`2fa-code: ${code()}`)).status, 204)
+})
+
+t.test('the example for Traefik asks before anything else, believes no client, and has a router for the pages', async t => {
+  const text = (name: string): string => readFileSync(new URL(`../../examples/traefik/${name}`, import.meta.url), 'utf8')
+  const { http } = parse(text('dynamic.yaml')) as {
+    http: {
+      routers: Record<string, { rule: string, service: string, middlewares?: string[] }>
+      middlewares: Record<string, { forwardAuth?: Record<string, unknown> }>
+      services: Record<string, unknown>
+    }
+  }
+  const { pages, console } = http.routers
+  t.match(pages, { rule: 'PathPrefix(`/2fa/`)', service: 'gateway' })
+  t.equal(pages?.middlewares, undefined)
+  const [first = ''] = console?.middlewares ?? []
+  t.same(http.middlewares[first]?.forwardAuth, { address: 'http://127.0.0.1:8080/forward-auth', trustForwardHeader: false })
+  for (const { service, middlewares = [] } of Object.values(http.routers)) {
+    t.ok(http.services[service], service)
+    for (const one of middlewares) t.ok(http.middlewares[one], one)
+  }
+  t.match(parse(text('traefik.yaml')), { entryPoints: { web: { address: '127.0.0.1:8000' } }, providers: { file: { filename: 'dynamic.yaml' } } })
 })
 
 t.test('a session that was seen with nobody and then has somebody is refused, because the console would get it', async t => {

@@ -96,7 +96,8 @@ const MAIN = fileURLToPath(new URL('../../plugin/dist/gateway.js', import.meta.u
 export function gatewayProcess (t: Teardown, args: readonly string[], settings: Record<string, string>) {
   const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('POSTERN_'))
   const env = { ...Object.fromEntries(kept), ...settings }
-  const child = spawn(process.execPath, [MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  // What the test runner loads into every process would be half of the gateway's memory.
+  const child = spawn('env', ['-u', 'NODE_OPTIONS', process.execPath, MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const said: string[] = []
   const ended = new Promise<number | null>(resolve => { child.on('close', code => { resolve(code) }) })
   t.teardown(async () => {
