@@ -4,9 +4,15 @@
 import { Writable } from 'node:stream'
 import t from 'tap'
 import { createLogStream } from '../../service/src/adapters/log.ts'
+import { startPostgres } from '../helpers/postgres.ts'
+import { dataFolder, serve, settingsIn } from '../helpers/processes.ts'
+import { freePort, startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/redis-shapes.ts'
-import { enrolled, startReplicas, STEP_MS } from '../helpers/replicas.ts'
+import { startRelay, type Relay } from '../helpers/relay.ts'
+import { encoded, enrolled, startReplicas, STEP_MS, type Replica } from '../helpers/replicas.ts'
+import { seeded } from '../helpers/seeded.ts'
 import { by, totpCode } from '../helpers/service.ts'
+import { startSmtpSink } from '../helpers/smtp-sink.ts'
 
 t.test('C-38: nobody reads the log: calls and probes are answered all the same, and the process ends when it is told to', async t => {
   // A line for each answer.
@@ -76,4 +82,130 @@ t.test('C-38: of a log that nobody reads a mebibyte waits, what comes beyond is 
   await until('the rest to be read', async () => { go(); return output.writableLength === 0 })
   t.equal(read.length, 1024 + 2)
   t.match(JSON.parse(read[1024] ?? ''), { level: 40, dropped: 2000 - 1024 })
+})
+
+t.test('C-40: replicas, Redis and PostgreSQL start in any order: each replica waits, and none serves before both are there', async t => {
+  const [postgres, redis] = await Promise.all([startPostgres(t), startRedis(t)])
+  const { url } = await postgres.fresh()
+  const [toRedis, toPostgres] = [await startRelay(t, redis.port), await startRelay(t, postgres.port)]
+  const shapes = [
+    {
+      name: 'with Redis',
+      redis: { POSTERN_REDIS: `redis://127.0.0.1:${toRedis.port}` },
+      replicas: 3,
+      servers: [toRedis, toPostgres]
+    },
+    // Without Redis one process may serve.
+    { name: 'without Redis', redis: {}, replicas: 1, servers: [toPostgres] }
+  ]
+  const random = seeded(40)
+  const { settings } = settingsIn(dataFolder(t), { POSTERN_DATABASE: url.replace(`:${postgres.port}/`, `:${toPostgres.port}/`) })
+  for (const shape of shapes) {
+    await t.test(shape.name, async t => {
+      for (const server of shape.servers) server.closed = true
+      const early: string[] = []
+      const ended: unknown[] = []
+      const running: Promise<Replica>[] = []
+      const all = { up: false }
+      const start = async (): Promise<void> => {
+        const [port, operations] = [await freePort(), await freePort()]
+        const ports = { POSTERN_PORT: String(port), POSTERN_OPERATIONS_PORT: String(operations) }
+        const env = { ...settings, ...shape.redis, ...ports }
+        /** Starts it again when it gave up, as any supervisor does. */
+        const supervised = async (): Promise<Replica> => {
+          for (;;) {
+            try {
+              return await serve(t, env)
+            } catch (error) {
+              ended.push(error)
+            }
+          }
+        }
+        const replica = supervised()
+        running.push(replica)
+        void (async () => {
+          while (!all.up) {
+            for (const at of [port, operations]) {
+              await fetch(`http://127.0.0.1:${at}/readyz`).then(({ status }) => { early.push(`${at}: ${status}`) }, () => {})
+            }
+            await new Promise(resolve => { setTimeout(resolve, 20) })
+          }
+        })()
+      }
+      const open = (server: Relay) => async (): Promise<void> => {
+        // Whoever is here already asked in vain, more than once.
+        if (running.length > 0 && shape.servers.every(one => one.closed)) {
+          const before = toPostgres.refused()
+          await until('replicas to ask again', async () => toPostgres.refused() >= before + 2)
+          if (running.length === 1) t.same(ended, [], 'it waits')
+        }
+        if (shape.servers.every(one => one === server || !one.closed)) all.up = true
+        server.closed = false
+      }
+      const steps = [...Array.from({ length: shape.replicas }, () => start), ...shape.servers.map(open)]
+        .map(step => ({ step, at: random() })).sort((a, b) => a.at - b.at)
+      // One replica at least is there first.
+      await start()
+      steps.splice(steps.findIndex(({ step }) => step === start), 1)
+      for (const { step } of steps) await step()
+      const replicas = await Promise.all(running)
+      t.same(early, [], 'nobody answered before everything was there')
+      t.equal(replicas.length, shape.replicas)
+      for (const { operations } of replicas) t.equal((await fetch(`${operations}/readyz`)).status, 200)
+      await Promise.all(replicas.map(async one => { one.stop(); await one.ended }))
+    })
+  }
+})
+
+t.test('C-21: replicas are told to end while codes and mails are under way: each code is good at another one, and no mail goes out twice', async t => {
+  const sink = await startSmtpSink(t)
+  const [postgres, redis] = await Promise.all([startPostgres(t), startRedis(t)])
+  const service = await startReplicas(t, {
+    POSTERN_DATABASE: (await postgres.fresh()).url,
+    POSTERN_REDIS: redis.url,
+    POSTERN_SMTP: `smtp://127.0.0.1:${sink.port}`,
+    POSTERN_SMTP_TLS: 'none'
+  }, { count: 2 })
+  const random = seeded(21)
+  const counts = { answered: 0, repeated: 0 }
+  for (let run = 0; run < 10; run++) {
+    const codes = await Promise.all([0, 1].map(async index => {
+      const person = await enrolled(service, `person ${run} ${index}`)
+      const who = by(person.name)
+      const { body } = await service.open(who, 1)
+      return { who, id: body.challenge.id as string, code: totpCode(person.key, (person.step + 1) * STEP_MS) }
+    }))
+    const readers = [0, 1].map(index => `reader-${run}-${index}`)
+    const answering = codes.map(async ({ who, id, code }) => await service.answer(who, id, code, `key-${id}`, 0))
+    const mailing = readers.map(async name => await service.ask(
+      'POST', `/v1/subjects/${encoded(name)}/email`, { by: by(name), address: `${name}@x.example` }, {}, 0))
+    await new Promise(resolve => { setTimeout(resolve, random() * 60) })
+    service.replicas[0]?.stop('SIGTERM')
+    t.equal((await service.replicas[0]?.ended)?.code, 0, 'it ends well')
+    for (const [index, { who, id, code }] of codes.entries()) {
+      const first = await answering[index]
+      if (first?.status === 200) counts.answered += 1
+      else {
+        // Never taken, or cut off.
+        t.equal(first?.status, 0)
+        t.equal((await service.answer(who, id, code, `key-${id}`, 1)).status, 200, 'the same request at another replica')
+        counts.repeated += 1
+      }
+      t.equal((await service.question(who, 1)).body.status, 'verified')
+    }
+    for (const [index, name] of readers.entries()) {
+      const { status } = await mailing[index] ?? { status: 0 }
+      const copies = sink.messages.filter(text => text.includes(`${name}@x.example`)).length
+      if (status === 200) t.equal(copies, 1, 'what was promised is out before the end, once')
+      else t.ok(copies <= 1)
+    }
+    await service.restart(0)
+  }
+  t.comment(`${counts.answered} were answered, ${counts.repeated} repeated`)
+  for (const text of new Set(sink.messages)) t.equal(sink.messages.filter(one => one === text).length, 1)
+  const { body } = await service.asAdmin('GET', '/v1/events?limit=1000')
+  const accepted = (body.events as { kind: string, purpose: string, outcome: string, subject: string }[])
+    .filter(({ kind, purpose, outcome }) => kind === 'verification' && purpose === 'login' && outcome === 'accepted')
+  t.equal(accepted.length, 20)
+  t.equal(new Set(accepted.map(({ subject }) => subject)).size, 20, 'each code was accepted once')
 })

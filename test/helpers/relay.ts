@@ -20,13 +20,20 @@ export interface Relay {
   mute: boolean
   readonly cut: () => void
   readonly dropped: () => number
+  /** Connections that nobody got through by. */
+  readonly refused: () => number
 }
 
 export async function startRelay (t: Teardown, target: number): Promise<Relay> {
   const open = new Set<Socket>()
   let dropped = 0
+  let refused = 0
   const server = createServer(client => {
-    if (relay.closed) { client.destroy(); return }
+    if (relay.closed) {
+      refused += 1
+      client.destroy()
+      return
+    }
     const upstream = connect(relay.target, '127.0.0.1')
     for (const [socket, other] of [[client, upstream], [upstream, client]] as const) {
       open.add(socket)
@@ -68,7 +75,8 @@ export async function startRelay (t: Teardown, target: number): Promise<Relay> {
     closed: false,
     mute: false,
     cut: () => { for (const socket of open) socket.destroy() },
-    dropped: () => dropped
+    dropped: () => dropped,
+    refused: () => refused
   }
   t.teardown(async () => {
     relay.cut()
