@@ -1,20 +1,21 @@
 // What others do instead, with dependencies of its own: installed on first use, and no part of the product.
 
 import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Teardown } from '../test/helpers/service.ts'
 import { totpCode } from '../test/helpers/service.ts'
 import { connectTo, json, WrongAnswer, type Answer } from './connection.ts'
 import type { Thing } from './harness.ts'
-import { startServer } from './servers.ts'
+import { startServer, type Started } from './servers.ts'
 import { createWalk } from './subjects.ts'
 
 const FOLDER = fileURLToPath(new URL('peers', import.meta.url))
 
 function install (): void {
-  if (existsSync(join(FOLDER, 'node_modules/.package-lock.json'))) return
+  const installed = join(FOLDER, 'node_modules/.package-lock.json')
+  if (existsSync(installed) && statSync(installed).mtimeMs > statSync(join(FOLDER, 'package-lock.json')).mtimeMs) return
   process.stdout.write('Installing the peers…\n')
   const { status } = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
     cwd: FOLDER, stdio: ['ignore', 'ignore', 'inherit'], env: { ...process.env, NODE_ENV: '' }
@@ -83,6 +84,12 @@ export async function startSessions (t: Teardown, redis: string, count: number) 
   const cookies = json<readonly string[]>(await line.ask('GET', `/made?count=${count}`))
   line.close()
   return { url, pid, cookies }
+}
+
+/** A Fastify server that passes everything on. */
+export async function startHttpProxy (t: Teardown, upstream: string): Promise<Started> {
+  install()
+  return await startServer(t, 'peers/http-proxy.js', { UPSTREAM: upstream })
 }
 
 /** What `verify` is measured beside. */

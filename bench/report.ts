@@ -37,6 +37,10 @@ export interface Figure {
   readonly kept?: boolean
 }
 
+/** The median ratio of a thing of the table. */
+export const ratioOf = ({ rows }: Table, name: string): number =>
+  rows.find(row => row.name === name)?.ratio.median ?? Number.NaN
+
 export interface Part {
   readonly tables: readonly Table[]
   readonly figures: readonly Figure[]

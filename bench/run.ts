@@ -4,6 +4,7 @@
 import { parseArgs } from 'node:util'
 import { build, isStale } from '../scripts/build.js'
 import { gate } from './gate.ts'
+import { gateway } from './gateway.ts'
 import { PLAN, QUICK, type Plan } from './harness.ts'
 import { fallen, keep, printed, type Part } from './report.ts'
 import { createCleaning } from './servers.ts'
@@ -13,7 +14,7 @@ import type { Teardown } from '../test/helpers/service.ts'
 /** A part measures one promise. `quick` leaves out what takes long and compares with nothing. */
 export type Measure = (t: Teardown, plan: Plan, quick: boolean) => Promise<Part>
 
-const PARTS: Readonly<Record<string, Measure>> = { verify, gate }
+const PARTS: Readonly<Record<string, Measure>> = { verify, gate, gateway }
 
 const { values: { quick }, positionals } = parseArgs({ allowPositionals: true, options: { quick: { type: 'boolean', default: false } } })
 const unknown = positionals.filter(name => !Object.hasOwn(PARTS, name))

@@ -14,19 +14,23 @@ import type { Teardown } from '../test/helpers/service.ts'
 import { connectTo, json, WrongAnswer, type Connection } from './connection.ts'
 import { compare, type Plan, type Thing } from './harness.ts'
 import { startPeers } from './peers.ts'
-import type { Figure, Part, Table } from './report.ts'
+import { ratioOf, type Figure, type Part, type Table } from './report.ts'
 import { startServer } from './servers.ts'
 import { createWalk, fill, type Walk } from './subjects.ts'
 
 const SUBJECTS = 40_000
 
 interface Opened { readonly status: string, readonly challenge: { readonly id: string } }
+/** Whose login it is, as a gate says it. */
+interface Ask {
+  readonly by: { readonly subject: string, readonly session: string, readonly browser?: string | undefined }
+}
 interface Verified { readonly assurance: { readonly purpose: string, readonly factor: string } }
 
 const name43 = (): string => randomBytes(32).toString('base64url')
 
 /** The two calls of a login as a gate makes them: a session of its own, from a browser that the subject keeps. */
-function createCalls (key: string, { address }: { readonly address: boolean }) {
+export function createCalls (key: string, { address }: { readonly address: boolean }) {
   const headers = `authorization: Bearer ${key}\r\n`
   const browsers = Array.from({ length: 1_000 }, name43)
   const askOf = (i: number) => ({
@@ -35,13 +39,13 @@ function createCalls (key: string, { address }: { readonly address: boolean }) {
   })
   return {
     askOf,
-    open: async (connection: Connection, ask: ReturnType<typeof askOf>): Promise<string> => {
+    open: async (connection: Connection, ask: Ask): Promise<string> => {
       const body = JSON.stringify({ ...ask, purpose: 'login' })
       const opened = json<Opened>(await connection.ask('POST', '/v1/challenges', headers, body))
       if (opened.status !== 'open') throw new WrongAnswer(`a challenge of ${ask.by.subject}: ${opened.status}`)
       return opened.challenge.id
     },
-    answer: async (connection: Connection, ask: ReturnType<typeof askOf>, id: string, code: string): Promise<void> => {
+    answer: async (connection: Connection, ask: Ask, id: string, code: string): Promise<void> => {
       const { assurance: { purpose, factor } } = json<Verified>(
         await connection.ask('POST', `/v1/challenges/${id}/verification`, headers, JSON.stringify({ ...ask, code })))
       if (purpose !== 'login' || factor !== 'totp') throw new WrongAnswer(`verified ${purpose} with ${factor}`)
@@ -64,11 +68,12 @@ export async function startFilled (
   t: Teardown,
   database: string,
   redis: string,
+  subjects = SUBJECTS,
   more: Readonly<Record<string, string>> = {}
 ) {
   const { settings, gate } = settingsIn(dataFolder(t), {
     POSTERN_DATABASE: database,
-    POSTERN_REDIS: redis,
+    ...(redis === '' ? {} : { POSTERN_REDIS: redis }),
     // Where other things run beside it, a late event loop is not the load's.
     POSTERN_SHED_AFTER_MS: '10000',
     ...more
@@ -76,7 +81,7 @@ export async function startFilled (
   const config = readConfig(settings)
   const sealer = createSealer(config)
   const opened = await openRecords(config, sealer, Date.now())
-  await fill(opened.database, sealer, 0, SUBJECTS)
+  await fill(opened.database, sealer, 0, subjects)
   await opened.records.close()
   return { ...await serve(t, settings), key: gate }
 }
@@ -113,7 +118,7 @@ async function roundTrips (
   const count = 100
   const connection = await connectTo(service.url)
   const calls = createCalls(service.key, { address: true })
-  const opened: { readonly ask: ReturnType<typeof calls.askOf>, readonly id: string, readonly code: string }[] = []
+  const opened: { readonly ask: Ask, readonly id: string, readonly code: string }[] = []
   const opens = await commandsOf(redis, async () => {
     for (let n = 0; n < count; n++) {
       const { i, code } = next()
@@ -136,9 +141,8 @@ async function roundTrips (
 }
 
 /** Throughput of a thing of the table to that of another. */
-function quotient ({ rows }: Table, name: string, other: Thing, least: number): readonly Figure[] {
-  const of = (wanted: string): number => rows.find(row => row.name === wanted)?.ratio.median ?? Number.NaN
-  const times = of(name) / of(other.name)
+function quotient (table: Table, name: string, other: Thing, least: number): readonly Figure[] {
+  const times = ratioOf(table, name) / ratioOf(table, other.name)
   return [{ name: `${name} to ${other.name}`, value: `${times.toFixed(1)} x`, must: `≥ ${least} x`, kept: times >= least }]
 }
 

@@ -34,17 +34,29 @@ export async function startProxy (t: Teardown, name: ProxyName, { port, gateway,
   readonly gateway: string
   readonly behind: string
 }): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), 'postern-proxy-'))
   const host = (url: string): string => new URL(url).host
   const addresses = { '127.0.0.1:8000': `127.0.0.1:${port}`, '127.0.0.1:8080': host(gateway), '127.0.0.1:9000': host(behind) }
+  await startConfigured(t, name, port, name === 'nginx'
+    ? placed(example('nginx/nginx.conf'), { ...addresses, 'http {': 'http { access_log off;' })
+    : `{\n admin off\n}\n${placed(example('caddy/Caddyfile'), addresses)}`)
+}
+
+/** Starts a proxy with this configuration; resolves when it listens on the port. */
+export async function startConfigured (
+  t: Teardown,
+  name: ProxyName,
+  port: number,
+  configuration: string
+): Promise<{ readonly pid: number }> {
+  const folder = mkdtempSync(join(tmpdir(), 'postern-proxy-'))
   const file = join(folder, 'configuration')
   let args: readonly string[]
   if (name === 'nginx') {
     const own = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(one => `${one}_temp_path ${join(folder, one)};`)
-    writeFileSync(file, placed(example('nginx/nginx.conf'), { ...addresses, 'http {': `http { access_log off; ${own.join(' ')}` }))
+    writeFileSync(file, placed(configuration, { 'http {': `http { ${own.join(' ')}` }))
     args = ['-p', folder, '-c', file, '-e', 'stderr', '-g', `daemon off; master_process off; pid ${join(folder, 'pid')};`]
   } else {
-    writeFileSync(file, `{\n admin off\n}\n${placed(example('caddy/Caddyfile'), addresses)}`)
+    writeFileSync(file, configuration)
     args = ['run', '--config', file, '--adapter', 'caddyfile']
   }
   const child = spawn(tool(name), args, { env: { ...process.env, HOME: folder, XDG_DATA_HOME: folder, XDG_CONFIG_HOME: folder }, stdio: ['ignore', 'ignore', 'pipe'] })
@@ -62,6 +74,7 @@ export async function startProxy (t: Teardown, name: ProxyName, { port, gateway,
       const socket = connect(port, '127.0.0.1', () => { resolve(true); socket.destroy() }).on('error', () => { resolve(undefined) })
     })
   })
+  return { pid: child.pid ?? 0 }
 }
 
 /** Paths of the gateway's own call. */
