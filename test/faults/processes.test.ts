@@ -1,6 +1,7 @@
 // Faults around the processes themselves: nobody reads the log, everything starts at once, replicas end in the midst
 // of what they do.
 
+import { connect } from 'node:net'
 import { Writable } from 'node:stream'
 import t from 'tap'
 import { createLogStream } from '../../service/src/adapters/log.ts'
@@ -208,4 +209,30 @@ t.test('C-21: replicas are told to end while codes and mails are under way: each
     .filter(({ kind, purpose, outcome }) => kind === 'verification' && purpose === 'login' && outcome === 'accepted')
   t.equal(accepted.length, 20)
   t.equal(new Set(accepted.map(({ subject }) => subject)).size, 20, 'each code was accepted once')
+})
+
+t.test('C-35: 2,000 clients that send a request and never its body are ended, and others are answered meanwhile', async t => {
+  const service = await startReplicas(t, {}, { count: 1 })
+  const person = await enrolled(service, 'ann')
+  const who = by('ann', 'owner', 'owner')
+  const port = Number(new URL(service.replicas[0]?.url ?? '').port)
+  const heads: string[] = []
+  let ended = 0
+  const slow = async (): Promise<void> => {
+    const socket = connect(port, '127.0.0.1')
+    t.teardown(() => { socket.destroy() })
+    socket.on('data', data => { heads.push(data.toString('latin1').slice(0, 12)) })
+    socket.on('error', () => {}).on('close', () => { ended += 1 })
+    await new Promise<void>(resolve => { socket.once('connect', resolve).once('close', () => { resolve() }) })
+    socket.write(`POST /v1/challenges HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${service.gate}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{`)
+  }
+  for (let batch = 0; batch < 20; batch++) await Promise.all(Array.from({ length: 100 }, slow))
+  const held = 2000 - ended
+  t.ok(held > 1000, `${held} are waited for`)
+  t.equal((await service.question(who)).status, 200)
+  const { body } = await service.open(who)
+  t.equal((await service.answer(who, body.challenge.id, totpCode(person.key, (person.step + 1) * STEP_MS))).status, 200)
+  await until('all to be ended', async () => ended === 2000)
+  t.same([...new Set(heads)], ['HTTP/1.1 408'])
+  t.equal((await service.question(who)).status, 200)
 })
