@@ -32,6 +32,11 @@ export interface Slice {
   readonly times: readonly number[]
 }
 
+/** Enough for a steady pace that is not held up by the slowest of its operations. */
+const PACED_CONNECTIONS = 64
+const WARM_OPERATIONS = 3_000
+const WARM_AT_MOST = 4
+
 /** Ticks of the kernel's clock in a second, as Linux counts CPU time for processes. */
 const TICKS = 100
 
@@ -73,6 +78,37 @@ export async function slice (thing: Thing, ms: number, connections: number): Pro
   return { perSecond: times.length / took * 1000, cpuMicros: used / times.length, operations: times.length, times }
 }
 
+/**
+ * Operations at a steady pace, whether or not the ones before are answered: milliseconds of each from when it was due,
+ * so that a stall shows in all that it kept waiting.
+ */
+export async function paced (thing: Thing, perSecond: number, ms: number): Promise<readonly number[]> {
+  const lines = await Promise.all(Array.from({ length: PACED_CONNECTIONS }, async () => await connectTo(thing.url)))
+  const times: number[] = []
+  const total = Math.floor(perSecond * ms / 1_000)
+  const began = performance.now()
+  let turn = 0
+  await Promise.all(lines.map(async line => {
+    for (let mine = turn++; mine < total; mine = turn++) {
+      const due = began + mine / perSecond * 1_000
+      const early = due - performance.now()
+      if (early > 0) await new Promise(resolve => { setTimeout(resolve, early) })
+      await thing.operation(line)
+      times.push(performance.now() - due)
+    }
+  }))
+  for (const line of lines) line.close()
+  return times
+}
+
+/** Until what is compiled while it runs is compiled: by count too, since a busy machine does little in a time. */
+async function warm (thing: Thing, { warmMs, connections }: Plan): Promise<void> {
+  const until = performance.now() + warmMs * WARM_AT_MOST
+  for (let done = 0; done < WARM_OPERATIONS && performance.now() < until;) {
+    done += (await slice(thing, warmMs, connections)).operations
+  }
+}
+
 /** Collects slices of one thing into a row of the table. */
 function rowOf (name: string, slices: readonly Slice[], ratios: readonly number[]): Row {
   const times = slices.flatMap(one => one.times)
@@ -103,7 +139,7 @@ export async function compare (
   }
 ): Promise<Table> {
   const all = [baseline, ...others]
-  for (const thing of all) await slice(thing, plan.warmMs, plan.connections)
+  for (const thing of all) await warm(thing, plan)
   const kept = new Map(all.map(thing => [thing, { slices: [] as Slice[], ratios: [] as number[] }]))
   const again: number[] = []
   for (let round = 0; round < plan.rounds; round++) {

@@ -18,7 +18,7 @@ import { ratioOf, type Figure, type Part, type Table } from './report.ts'
 import { startServer } from './servers.ts'
 import { createWalk, fill, type Walk } from './subjects.ts'
 
-const SUBJECTS = 40_000
+export const SUBJECTS = 40_000
 
 interface Opened { readonly status: string, readonly challenge: { readonly id: string } }
 /** Whose login it is, as a gate says it. */
