@@ -67,7 +67,7 @@ export default [
   { name: 'postern/source', files: ['service/src/**/*.ts', 'plugin/src/**/*.ts'], rules: { ...ARGUMENTS, ...SHAPES } },
   {
     name: 'postern/edges',
-    files: ['service/src/main.ts', 'service/src/adapters/**/*.ts'],
+    files: ['service/src/main.ts', 'service/src/cli/run.ts', 'service/src/adapters/**/*.ts'],
     rules: { 'no-restricted-globals': 'off', 'no-restricted-properties': 'off' }
   },
   {

@@ -2,8 +2,6 @@
 
 import { hostname } from 'node:os'
 import { createHash, randomUUID } from 'node:crypto'
-import fastifyRedis from '@fastify/redis'
-import swagger from '@fastify/swagger'
 import fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { recurring } from './adapters/background.ts'
 import { systemClock } from './adapters/clock.ts'
@@ -34,6 +32,7 @@ import { challengesRoutes } from './http/challenges.ts'
 import { createChangeStream, READ_EVERY_MS } from './http/changes.ts'
 import { holderOf, requireKey } from './http/keys.ts'
 import { createMetrics } from './http/metrics.ts'
+import { createOpenapi } from './http/openapi.ts'
 import { operationsRoutes } from './http/operations.ts'
 import { pages } from './http/pages.ts'
 import { answerProblems } from './http/problem-document.ts'
@@ -217,18 +216,15 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     logDropped: log.dropped
   })
 
-  await api.register(swagger, {
-    // The pages are for people; what they post to is not an interface.
-    transform: ({ schema, url }) => ({ schema: url.startsWith('/pages') ? { ...schema, hide: true } : schema, url }),
-    openapi: {
-      openapi: '3.1.0',
-      info: { title: 'Postern', version: '1', description: 'Two-factor verification that several consoles share' }
-    }
-  })
+  const openapi = createOpenapi()
+  api.addHook('onRoute', openapi.routeAdded)
   answerProblems(api)
   const shedding = await shedLoad(api, config.shedAfterMs)
   // One client for all of the process; it is closed after the routes, by whom it was made.
-  if (redis !== undefined) await api.register(fastifyRedis, { client: redis.client, closeClient: false })
+  if (redis !== undefined) {
+    const { default: fastifyRedis } = await import('@fastify/redis')
+    await api.register(fastifyRedis, { client: redis.client, closeClient: false })
+  }
   let draining = false
   // Whoever keeps a connection opens the next one elsewhere, so that none is closed under a request.
   api.addHook('onSend', async (_request, reply) => {
@@ -293,7 +289,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
       ],
       draining: () => draining,
       metrics,
-      openapi: () => api.swagger()
+      openapi: openapi.document
     })
   )
 

@@ -1,6 +1,6 @@
 // The way to the mail server: pooled SMTP connections, and what became of a mail in three words.
 
-import { createTransport, type SendMailOptions } from 'nodemailer'
+import type { SendMailOptions } from 'nodemailer'
 import type { Config } from '../config.ts'
 import { singleMailbox } from '../domain/addresses.ts'
 
@@ -48,7 +48,9 @@ const SILENCE_MS = 15_000
 /** Longest for one mail, also where a server trickles its answers. */
 const DELIVER_MS = 25_000
 
-export function openTransport (smtp: Smtp, from: Sender, connections: number): Transport {
+/** The library is loaded with the first mail. */
+async function openPool (smtp: Smtp, connections: number) {
+  const { createTransport } = await import('nodemailer')
   const { host, port, secure, login, tls, ca } = smtp
   const pool = createTransport({
     pool: true,
@@ -75,6 +77,12 @@ export function openTransport (smtp: Smtp, from: Sender, connections: number): T
   })
   // The pool tells of connections that ended while idle; the next mail opens another.
   pool.on('error', () => {})
+  return pool
+}
+
+export function openTransport (smtp: Smtp, from: Sender, connections: number): Transport {
+  let opened: ReturnType<typeof openPool> | undefined
+  const pool = async () => await (opened ??= openPool(smtp, connections))
 
   return {
     deliver: async (to, { subject, text, html, language }) => {
@@ -94,11 +102,11 @@ export function openTransport (smtp: Smtp, from: Sender, connections: number): T
         headers: { 'Auto-Submitted': 'auto-generated', 'Content-Language': language },
         signal: AbortSignal.timeout(DELIVER_MS)
       }
-      return await pool.sendMail(mail).then(() => SENT, failed)
+      return await (await pool()).sendMail(mail).then(() => SENT, failed)
     },
-    check: async () => await pool.verify().then(() => SENT, failed),
+    check: async () => await (await pool()).verify().then(() => SENT, failed),
     close: () => {
-      pool.close()
+      void opened?.then(one => { one.close() })
     }
   }
 }

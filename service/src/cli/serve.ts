@@ -1,6 +1,7 @@
 // postern serve: builds, listens on two ports, drains on SIGTERM.
 
 import type { AddressInfo } from 'node:net'
+import { setFlagsFromString } from 'node:v8'
 import type { FastifyInstance } from 'fastify'
 import { after, unlessEnded } from '../adapters/clock.ts'
 import { buildApp, type App } from '../app.ts'
@@ -45,6 +46,8 @@ export const serve: Command = {
     await app.operations.listen({ host: config.operationsHost, port: config.operationsPort })
     await app.api.listen({ host: config.host, port: config.port })
     app.start()
+    // What main.ts set for the start.
+    setFlagsFromString('--semi-space-growth-factor=2')
     app.api.log.info({ url: urlOf(app.api), operations: urlOf(app.operations) }, 'ready')
 
     process.on('SIGHUP', () => {

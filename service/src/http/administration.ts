@@ -2,7 +2,7 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
-import { Type } from 'typebox'
+import { Type } from './type.ts'
 import type { Administration } from '../domain/administration.ts'
 import type { Clock, Records } from '../domain/ports.ts'
 import { fromBase64url } from './ask.ts'

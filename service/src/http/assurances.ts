@@ -1,7 +1,7 @@
 // /v1/assurances/{session}: the gate's question (hot path), rotation, log-out; /v1/sessions/{session}.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { Type } from 'typebox'
+import { Type } from './type.ts'
 import type { Assurances } from '../domain/assurance.ts'
 import { Problem } from '../domain/problems.ts'
 import type { Clock, Records, Sealer } from '../domain/ports.ts'

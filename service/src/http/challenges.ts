@@ -1,7 +1,7 @@
 // /v1/challenges: open, send, answer.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { Type } from 'typebox'
+import { Type } from './type.ts'
 import type { Accepted } from '../domain/model.ts'
 import type { Challenges, ChallengeView } from '../domain/challenge.ts'
 import { Problem, problemOf } from '../domain/problems.ts'

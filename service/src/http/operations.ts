@@ -17,7 +17,7 @@ export interface OperationsNeed {
   readonly draining: () => boolean
   readonly metrics: Metrics
   /** The OpenAPI document of the interface; made on first use. */
-  readonly openapi: () => unknown
+  readonly openapi: () => Promise<unknown>
 }
 
 export function operationsRoutes ({ checks, draining, metrics, openapi }: OperationsNeed): FastifyPluginAsync {
@@ -45,7 +45,7 @@ export function operationsRoutes ({ checks, draining, metrics, openapi }: Operat
 
     app.get(
       '/openapi.json',
-      async (_request, reply) => await reply.type('application/json').send(JSON.stringify(openapi()))
+      async (_request, reply) => await reply.type('application/json').send(JSON.stringify(await openapi()))
     )
   }
 }

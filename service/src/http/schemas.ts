@@ -1,7 +1,8 @@
 // TypeBox parts used by more than one resource. JSON is snake_case; seconds are whole; instants never leave the
 // service.
 
-import { Type, type Static, type TSchema } from 'typebox'
+import type { Static, TSchema } from 'typebox'
+import { Type } from './type.ts'
 import { PROBLEMS } from '../domain/problems.ts'
 
 const closed = { additionalProperties: false }

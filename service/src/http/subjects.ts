@@ -2,7 +2,7 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyRequest } from 'fastify'
-import { Type } from 'typebox'
+import { Type } from './type.ts'
 import type { Assurances } from '../domain/assurance.ts'
 import type { Confirmed, Enrolments, SettingsView } from '../domain/enrolment.ts'
 import { Problem, problemOf } from '../domain/problems.ts'

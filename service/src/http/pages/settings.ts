@@ -2,7 +2,7 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Type } from 'typebox'
+import { Type } from '../type.ts'
 import type { Assurances } from '../../domain/assurance.ts'
 import type { Challenges } from '../../domain/challenge.ts'
 import type { BegunEmail, BegunTotp, Confirmed, Enrolments, SettingsView } from '../../domain/enrolment.ts'
