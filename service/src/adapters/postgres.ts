@@ -76,7 +76,7 @@ export async function postgresDialect (address: string, options: PostgresOptions
   pool.on('error', () => {})
   pool.on('connect', client => { client.on('error', () => {}) })
   return new PostgresDialect({
-    pool: mending({
+    pool: mending(options.patient === true ? () => undefined : createNames(), {
       connect: async () => await pool.connect(),
       end: async () => { await pool.end() }
     })
@@ -89,6 +89,24 @@ function toSafeInteger (text: string): number {
   return number
 }
 
+/** Statements are few and come again; what a program makes without end is not kept. */
+const NAMED = 500
+
+/**
+ * A name for a statement, by which the server parses and plans it once a connection. None for `select *`: with a column
+ * more, which a newer version may add beside this one, the server refuses what it has planned.
+ */
+function createNames (): (sql: string) => string | undefined {
+  const names = new Map<string, string>()
+  return sql => {
+    const known = names.get(sql)
+    if (known !== undefined || names.size >= NAMED || /\bselect \*/i.test(sql)) return known
+    const name = `postern_${names.size}`
+    names.set(sql, name)
+    return name
+  }
+}
+
 /** The server answered, and goes on with this connection. */
 function isAnswer (error: unknown): boolean {
   return typeof error === 'object' && error !== null && 'severity' in error && error.severity === 'ERROR'
@@ -98,10 +116,10 @@ function isAnswer (error: unknown): boolean {
  * A connection on which a query went unanswered is thrown away: its next query would wait behind the lost one, and a
  * pool of ten such would outlive any outage of the network.
  */
-function mending (pool: {
-  readonly connect: () => Promise<PoolClient>
-  readonly end: () => Promise<void>
-}): PostgresPool {
+function mending (
+  nameOf: (sql: string) => string | undefined,
+  pool: { readonly connect: () => Promise<PoolClient>; readonly end: () => Promise<void> }
+): PostgresPool {
   return {
     end: pool.end,
     connect: async () => {
@@ -110,7 +128,8 @@ function mending (pool: {
       const query = async (sql: string, parameters: readonly unknown[]) => {
         if (broken !== undefined) throw broken
         try {
-          return await client.query(sql, [...parameters])
+          const name = parameters.length === 0 ? undefined : nameOf(sql)
+          return await client.query({ text: sql, values: [...parameters], ...(name === undefined ? {} : { name }) })
         } catch (error) {
           if (!isAnswer(error)) broken = error
           throw error
