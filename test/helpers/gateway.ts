@@ -1,6 +1,5 @@
 // A gateway in this process between a console that knows nothing of 2FA and the real service.
 
-import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -9,6 +8,7 @@ import { createGateway } from '../../plugin/src/gateway/server.ts'
 import { readConfig } from '../../plugin/src/gateway/settings.ts'
 import { PRESETS } from '../../plugin/src/presets/index.ts'
 import { bindingName } from './console.ts'
+import { built } from './processes.ts'
 import type { Service, Teardown, WireBy } from './service.ts'
 
 export interface UpstreamHit {
@@ -94,10 +94,7 @@ const MAIN = fileURLToPath(new URL('../../plugin/dist/gateway.js', import.meta.u
 
 /** The built command with these arguments and settings; `ready` when it listens, `ended` with its exit code. */
 export function gatewayProcess (t: Teardown, args: readonly string[], settings: Record<string, string>) {
-  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('POSTERN_'))
-  const env = { ...Object.fromEntries(kept), ...settings }
-  // What the test runner loads into every process would be half of the gateway's memory.
-  const child = spawn('env', ['-u', 'NODE_OPTIONS', process.execPath, MAIN, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = built(MAIN, args, settings)
   const said: string[] = []
   const ended = new Promise<number | null>(resolve => { child.on('close', code => { resolve(code) }) })
   t.teardown(async () => {
