@@ -2,6 +2,7 @@
 
 import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { Readable } from 'node:stream'
 import t from 'tap'
 import { gatewayProcess, startUpstream } from '../helpers/gateway.ts'
 
@@ -16,11 +17,14 @@ t.test('--help lists every setting; a start without settings names all that is m
   t.match(bare.text(), /UPSTREAM is missing[^]*TENANT_KEY is missing/)
 })
 
-t.test('a gigabyte through the process leaves it small; SIGTERM ends it after the request under way', {
+t.test('a gigabyte down and a gigabyte up leave the process small; SIGTERM ends it after the request under way', {
   timeout: 280_000
 }, async t => {
   const block = randomBytes(1 << 20)
   const blocks = 1024
+  const expected = createHash('sha256')
+  for (let i = 0; i < blocks; i++) expected.update(block)
+  const digest = expected.digest('hex')
   let finish = (): void => {}
   let waiting = (): void => {}
   const arrived = new Promise<void>(resolve => { waiting = resolve })
@@ -28,6 +32,12 @@ t.test('a gigabyte through the process leaves it small; SIGTERM ends it after th
     if (request.url === '/slow') {
       finish = () => { response.end('done') }
       return waiting()
+    }
+    if (request.method === 'POST') {
+      const received = createHash('sha256')
+      request.on('data', (part: Uint8Array) => { received.update(part) })
+      request.on('end', () => { response.end(received.digest('hex')) })
+      return
     }
     let sent = 0
     const more = (): void => {
@@ -49,23 +59,21 @@ t.test('a gigabyte through the process leaves it small; SIGTERM ends it after th
   const { url, operations } = await gateway.ready
   t.equal((await fetch(`${operations}/livez`)).status, 200)
   t.match(await (await fetch(`${operations}/readyz`)).json(), { status: 'ok', preset: 'rustdesk', mode: 'enforce' })
-  const rss = (): number =>
-    Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${String(gateway.child.pid)}/status`, 'utf8'))?.[1]) * 1024
-  const before = rss()
-  const hash = createHash('sha256')
-  let most = 0
-  let length = 0
-  const body = (await fetch(`${url}/image`)).body ?? []
-  for await (const part of body as AsyncIterable<Uint8Array>) {
-    hash.update(part)
-    length += part.length
-    if (length % (1 << 24) < part.length) most = Math.max(most, rss())
+  const memory = (which: 'VmRSS' | 'VmHWM'): number => {
+    const status = readFileSync(`/proc/${String(gateway.child.pid)}/status`, 'utf8')
+    return Math.round(Number(new RegExp(`${which}:\\s+(\\d+)`).exec(status)?.[1]) * 1024 / 1e6)
   }
-  const expected = createHash('sha256')
-  for (let i = 0; i < blocks; i++) expected.update(block)
-  t.equal(hash.digest('hex'), expected.digest('hex'))
-  t.ok(most > 0 && most < 150_000_000, `${Math.round(before / 1e6)} MB at rest, ${Math.round(most / 1e6)} MB at most`)
-  t.comment(`${Math.round(before / 1e6)} MB at rest, ${Math.round(most / 1e6)} MB at most`)
+  const atRest = memory('VmRSS')
+  const hash = createHash('sha256')
+  const body = (await fetch(`${url}/image`)).body ?? []
+  for await (const part of body as AsyncIterable<Uint8Array>) hash.update(part)
+  t.equal(hash.digest('hex'), digest)
+  const down = memory('VmHWM')
+  const upload = Readable.toWeb(Readable.from(Array.from({ length: blocks }, () => block)))
+  t.equal(await (await fetch(`${url}/image`, { method: 'POST', body: upload, duplex: 'half' })).text(), digest)
+  const most = memory('VmHWM')
+  t.ok(atRest > 0 && most < 150, `${atRest} MB at rest, at most ${down} MB after the download, ${most} MB after the upload`)
+  t.comment(`${atRest} MB at rest, at most ${down} MB after the download, ${most} MB after the upload`)
   const under = fetch(`${url}/slow`)
   await arrived
   gateway.child.kill('SIGTERM')
