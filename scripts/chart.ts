@@ -1,7 +1,10 @@
-// What of the Helm chart comes from the code: values.schema.json from the service's settings, README.md from
-// values.yaml.
+// What of the Helm chart comes from the code: values.schema.json from the settings of service and gateway, README.md
+// from values.yaml.
 
 import { readFileSync } from 'node:fs'
+import type { Setting } from '../plugin/src/gateway/preset.ts'
+import { SETTINGS as GATEWAY_SETTINGS } from '../plugin/src/gateway/settings.ts'
+import { PRESETS } from '../plugin/src/presets/index.ts'
 import { SETTINGS } from '../service/src/config.ts'
 import { LIMITS } from '../service/src/domain/policy.ts'
 import { snakeCase, TENANT_WORDS } from '../service/src/tenants.ts'
@@ -20,19 +23,13 @@ const integer = (minimum: number, maximum?: number): Schema =>
   ({ type: 'integer', minimum, ...(maximum === undefined ? {} : { maximum }) })
 const words = (...given: readonly string[]): Schema => ({ enum: given })
 
-interface Row {
-  readonly type: string
-  readonly oneOf?: readonly string[]
-  readonly min?: number
-  readonly max?: number
-  readonly text: string
-}
+type Row = Pick<Setting, 'oneOf' | 'min' | 'max' | 'text'> & { readonly type: string }
 
 /** Where the chart decides, or a Secret must. */
 const NOT_FREE = new Set(['database', 'redis', 'smtp', 'encryption_keys', 'server_key'])
 
-/** Every setting of the service that is no secret, as a value of the chart. */
-function settings (): Schema {
+/** Settings that are no secret, as values of the chart. */
+function settings (rows: readonly (readonly [string, Row])[]): Readonly<Record<string, Schema>> {
   const schemaOf = ({ type, oneOf, min, max, text: description }: Row): Schema => {
     switch (type) {
       case 'port': return { ...integer(1, 65535), description }
@@ -41,9 +38,25 @@ function settings (): Schema {
       default: return oneOf === undefined ? { ...text, description } : { enum: oneOf, description }
     }
   }
-  const free = Object.entries(SETTINGS)
-    .filter(([name, row]: [string, Row]) => row.type !== 'secret' && !NOT_FREE.has(name))
-  return object(Object.fromEntries(free.map(([name, row]) => [name, schemaOf(row)])))
+  return Object.fromEntries(rows.filter(([name, { type }]) => type !== 'secret' && !NOT_FREE.has(name))
+    .map(([name, row]) => [name, schemaOf(row)]))
+}
+
+/** Like the gateway at its start: no setting of another preset, and none missing that its own needs. */
+function gatewaySettings (): Schema {
+  const presets = [...PRESETS.values()]
+  const all = [GATEWAY_SETTINGS, ...presets.map(one => one.settings)]
+  const properties = settings(all.flatMap(rows => Object.entries(rows)))
+  return object({ ...properties, preset: { ...properties['preset'], enum: presets.map(({ name }) => name) } }, {
+    allOf: presets.map(({ name, settings: own }) => ({
+      if: { properties: { preset: { const: name } }, required: ['preset'] },
+      then: {
+        required: Object.keys(own).filter(one => own[one]?.required === true),
+        properties: Object.fromEntries(presets.flatMap(other => Object.keys(other.settings))
+          .filter(one => !Object.hasOwn(own, one)).map(one => [one, false]))
+      }
+    }))
+  })
 }
 
 function tenant (): Schema {
@@ -83,7 +96,7 @@ export function chartSchema (): string {
       replicas: integer(0),
       stores: object({ database: words('postgres', 'sqlite'), redis: flag }),
       tenants: list(tenant()),
-      settings: settings(),
+      settings: object(settings(Object.entries(SETTINGS))),
       secrets: object({
         existingSecret: text,
         smtp: flag,
@@ -129,8 +142,7 @@ export function chartSchema (): string {
         enabled: flag,
         image: object(image),
         replicas: integer(0),
-        // The gateway refuses by name what it does not know; presets bring settings of their own.
-        settings: { type: 'object', propertyNames: { pattern: '^[a-z][a-z0-9_]*$' }, additionalProperties: { type: ['string', 'number', 'boolean'] } },
+        settings: gatewaySettings(),
         secret: object({ existingSecret: text, tenantKey: secretKey, sealKeys: { type: 'string', pattern: '^[-._a-zA-Z0-9]*$' } }),
         resources,
         ingress: object({
@@ -184,8 +196,9 @@ Runs the 2FA service, and if you want the gateway in front of a console, on Kube
 helm install postern helm/postern -n postern --create-namespace -f values.yaml
 \`\`\`
 
-Settings of the service stand under \`settings\` and are checked against
-[the service's own list](../../docs/settings.md) before anything is installed; secrets are named, never given.
+Settings of the service stand under \`settings\`, those of the gateway under \`gateway.settings\`. They are checked against
+[the service's own list](../../docs/settings.md) and [the gateway's](../../docs/gateway-settings.md) before anything is
+installed; secrets are named, never given.
 
 | value | default | what it is for |
 |---|---|---|

@@ -12,7 +12,7 @@ import { readConfig } from '../../plugin/src/gateway/settings.ts'
 import { PRESETS } from '../../plugin/src/presets/index.ts'
 import { readConfig as readServiceConfig } from '../../service/src/config.ts'
 import { gatewayProcess, startUpstream } from '../helpers/gateway.ts'
-import { noHelm, template } from '../helpers/helm.ts'
+import { environmentOf, noHelm, template } from '../helpers/helm.ts'
 import { dataFolder, serve } from '../helpers/processes.ts'
 import { by, totpCode, type Teardown } from '../helpers/service.ts'
 import { startKingmo888, startLantongxue, startLejianwen } from '../helpers/web-consoles.ts'
@@ -195,19 +195,12 @@ t.test('the values of --write helm render with the chart, and both parts take wh
   const folder = dataFolder(t)
   t.equal(await tried(t, [console.url, '--write', 'helm'], folder).ended, 0)
   const inFolder = (name: string): string => join(folder, 'postern-try', name)
-  const { manifests } = await template([inFolder('values.yaml')])
-  /** The environment of a Deployment's pods; what comes from a Secret is in the file that the Secret is made of. */
-  const environmentOf = (name: string): Record<string, string> => {
-    const found = (kind: string) => manifests.find(one => one.kind === kind && one.metadata.name === name)
-    interface Variable { name: string, value?: string, valueFrom?: { secretKeyRef: { key: string } } }
-    const { template: pod } = found('Deployment')?.['spec'] as { template: { spec: { containers: { env?: Variable[] }[] } } }
-    const own = (pod.spec.containers[0]?.env ?? []).map(({ name, value, valueFrom }) =>
-      [name, value ?? readFileSync(inFolder(valueFrom?.secretKeyRef.key ?? ''), 'utf8')])
-    return { ...found('ConfigMap')?.['data'] as Record<string, string>, ...Object.fromEntries(own) as Record<string, string> }
-  }
-  const service = readServiceConfig(environmentOf('shop-postern'))
+  const rendered = await template([inFolder('values.yaml')])
+  // Every key of a Secret is a file that was written.
+  const env = (name: string): Record<string, string> => environmentOf(rendered, name, key => readFileSync(inFolder(key), 'utf8'))
+  const service = readServiceConfig(env('shop-postern'))
   t.match(service.tenants, [{ id: 'console' }])
-  const { POSTERN_GATEWAY_TENANT_KEY: key = '', ...gateway } = environmentOf('shop-postern-gateway')
+  const { POSTERN_GATEWAY_TENANT_KEY: key = '', ...gateway } = env('shop-postern-gateway')
   t.match(readConfig({ ...gateway, POSTERN_GATEWAY_TENANT_KEY: key }, PRESETS), { upstream: console.url, preset: { name: 'kingmo888' }, service: 'http://shop-postern:7070' })
   const { gate } = JSON.parse(readFileSync(inFolder('keys.json'), 'utf8')) as { gate: string }
   t.equal(key, gate)

@@ -68,11 +68,46 @@ export interface Rendered {
   readonly manifests: readonly Manifest[]
 }
 
+/** A file of values that the tests render. */
+export const valuesFile = (name: string): string => fileURLToPath(new URL(`../helm/values/${name}.yaml`, import.meta.url))
+
+export const nameOf = ({ kind, metadata }: Manifest): string => `${kind}/${metadata.name}`
+
+/** Every leaf of a value by its path. */
+export function leaves (value: unknown, path = ''): readonly (readonly [string, unknown])[] {
+  if (typeof value !== 'object' || value === null) return [[path, value]]
+  const entries = Object.entries(value)
+  return entries.length === 0 ? [[path, value]] : entries.flatMap(([name, part]) => leaves(part, `${path}/${name}`))
+}
+
+interface Variable {
+  readonly name: string
+  readonly value?: string
+  readonly valueFrom?: { readonly secretKeyRef: { readonly name: string, readonly key: string } }
+}
+
+/** The environment of a Deployment's pods, as the cluster makes it; `secret` says what a key of a Secret holds. */
+export function environmentOf (
+  { manifests }: Rendered, deployment: string, secret: (key: string, name: string) => string
+): Record<string, string> {
+  const found = (kind: string, name: string) => manifests.find(one => nameOf(one) === `${kind}/${name}`)
+  interface Container {
+    readonly envFrom: readonly { readonly configMapRef: { readonly name: string } }[]
+    readonly env: readonly Variable[]
+  }
+  const { template: pod } = found('Deployment', deployment)?.['spec'] as { template: { spec: { containers: readonly [Container] } } }
+  const { env, envFrom } = pod.spec.containers[0]
+  const fromMaps = envFrom.map(({ configMapRef: { name } }) => found('ConfigMap', name)?.['data'] as Record<string, string>)
+  const own = env.map(({ name, value, valueFrom: from }) =>
+    [name, value ?? secret(from?.secretKeyRef.key ?? '', from?.secretKeyRef.name ?? '')] as const)
+  return Object.assign({}, ...fromMaps, Object.fromEntries(own)) as Record<string, string>
+}
+
 interface Said { readonly ok: boolean, readonly out: string, readonly err: string }
 
 async function helmSays (args: readonly string[]): Promise<Said> {
   const env = { ...process.env, HELM_CACHE_HOME: cacheFolder('helm'), HELM_CONFIG_HOME: cacheFolder('helm'), HELM_DATA_HOME: cacheFolder('helm') }
-  return await run(helm ?? 'helm', [...args], { env, maxBuffer: 16 << 20 }).then(
+  return await run(helm ?? 'helm', [...args], { cwd: join(CHART, '../..'), env, maxBuffer: 16 << 20 }).then(
     ({ stdout, stderr }) => ({ ok: true, out: stdout, err: stderr }),
     ({ stdout, stderr }: { stdout: string, stderr: string }) => ({ ok: false, out: stdout, err: stderr }))
 }
@@ -88,8 +123,12 @@ function valued (files: readonly string[], values: unknown): { args: readonly st
 /** The manifests that these values give; rejects with what Helm says. */
 export async function template (files: readonly string[], values?: unknown, chart = CHART): Promise<Rendered> {
   const { args, done } = valued(files, values)
-  const { ok, out, err } = await helmSays(['template', 'shop', chart, '--namespace', 'postern', '--kube-version', KUBERNETES, ...args])
-  done()
+  return await rendered(['shop', chart, '--namespace', 'postern', ...args]).finally(done)
+}
+
+/** The manifests that `helm template` makes of these words, from the folder of the repository. */
+export async function rendered (words: readonly string[]): Promise<Rendered> {
+  const { ok, out, err } = await helmSays(['template', '--kube-version', KUBERNETES, ...words])
   if (!ok) throw new Error(err)
   const manifests = parseAllDocuments(out).map(one => one.toJS() as Manifest | null).filter(one => one !== null)
   return { text: out, manifests }

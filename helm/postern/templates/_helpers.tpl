@@ -71,6 +71,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "postern.gatewayPort" -}}{{ .Values.gateway.settings.port | default 8080 | int }}{{- end }}
 {{- define "postern.gatewayOperationsPort" -}}{{ .Values.gateway.settings.operations_port | default 8081 | int }}{{- end }}
 
+{{/* What of the console's host the gateway is given: everything, or its pages alone where a proxy in front only asks it. */}}
+{{- define "postern.gatewayPath" -}}
+{{- if eq .Values.gateway.settings.preset "forward-auth" }}{{ .Values.gateway.settings.prefix | default "/2fa" }}{{ else }}/{{ end }}
+{{- end }}
+
 {{/* What cannot work is refused before anything is installed, in a sentence that says what to do. */}}
 {{- define "postern.check" -}}
 {{- if and (include "postern.embedded" .) (include "postern.many" .) }}
@@ -98,11 +103,6 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- range list "upstream" "public_origin" "preset" }}
 {{- if not (index $.Values.gateway.settings .) }}
 {{- fail (printf "gateway.settings.%s is missing: the gateway needs the console behind it (upstream), the origin that browsers see (public_origin) and what console it is (preset)." .) }}
-{{- end }}
-{{- end }}
-{{- range list "tenant_key" "seal_keys" }}
-{{- if hasKey $.Values.gateway.settings . }}
-{{- fail (printf "gateway.settings.%s is a secret: it belongs in the Secret that gateway.secret.existingSecret names." .) }}
 {{- end }}
 {{- end }}
 {{- if and .Values.gateway.ingress.enabled (not .Values.gateway.ingress.hosts) }}
