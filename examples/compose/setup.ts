@@ -2,7 +2,7 @@
 // node --import tsx examples/compose/setup.ts [folder]
 
 import { createHash, randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { hashPassword, type User } from '../mounted-console/users.ts'
@@ -11,9 +11,12 @@ const folder = resolve(process.argv[2] ?? fileURLToPath(new URL('data', import.m
 if (existsSync(join(folder, 'postern.env'))) {
   throw new Error(`${folder} is there already. Its keys open the database; remove the folder and the volumes to begin anew.`)
 }
-mkdirSync(join(folder, 'console'), { recursive: true })
+// Nobody else comes in. What lies below in console/ belongs to the console's container, which is another user: it reads
+// its settings and writes its users anew.
+mkdirSync(folder, { recursive: true, mode: 0o700 })
+mkdirSync(join(folder, 'console'))
+chmodSync(join(folder, 'console'), 0o777)
 
-/** `open` is read by the console's container, which is another user. */
 function keep (name: string, text: string, open = false): void {
   writeFileSync(join(folder, name), text, { mode: open ? 0o644 : 0o600 })
 }

@@ -3,7 +3,6 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { request, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
 import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -12,6 +11,7 @@ import { promisify } from 'node:util'
 import type { FastifyServerOptions } from 'fastify'
 import t from 'tap'
 import { buildServer, type MinimalOptions } from '../../examples/minimal/server.ts'
+import { createBrowser } from '../helpers/form-browser.ts'
 import { dataFolder } from '../helpers/processes.ts'
 import { by, startService, type Service, type Teardown } from '../helpers/service.ts'
 
@@ -53,53 +53,6 @@ async function startExample (t: Teardown) {
   await service.app.api.listen({ host: '127.0.0.1', port: 0 })
   const { port } = service.app.api.server.address() as AddressInfo
   return { service, ...await listen(t, `http://127.0.0.1:${port}`, service.keys.gate.key) }
-}
-
-interface Answered {
-  readonly status: number
-  readonly headers: IncomingHttpHeaders
-  readonly location: string
-  readonly text: string
-}
-
-/** Keeps cookies and asks as a browser does; redirects are left to the test. */
-function createBrowser (origin: string, url: string) {
-  const cookies = new Map<string, string>()
-
-  async function go (path: string, form?: Record<string, string>, accept = 'text/html'): Promise<Answered> {
-    // Not fetch(), which sends `sec-fetch-mode: cors` whatever it is told.
-    const asking = request(new URL(path, url), {
-      method: form === undefined ? 'GET' : 'POST',
-      headers: {
-        accept,
-        origin,
-        'sec-fetch-site': 'same-origin',
-        'sec-fetch-mode': accept === 'text/html' ? 'navigate' : 'cors',
-        cookie: [...cookies].map(([name, value]) => `${name}=${value}`).join('; '),
-        ...(form === undefined ? {} : { 'content-type': 'application/x-www-form-urlencoded' })
-      }
-    })
-    asking.end(form === undefined ? undefined : new URLSearchParams(form).toString())
-    const [response] = await once(asking, 'response') as [IncomingMessage]
-    for (const line of response.headers['set-cookie'] ?? []) {
-      const [, name = '', value = ''] = /^([^=]+)=([^;]*)/.exec(line) ?? []
-      cookies.set(name, value)
-    }
-    const text = Buffer.concat(await response.toArray()).toString()
-    return { status: response.statusCode ?? 0, headers: response.headers, location: response.headers.location ?? '', text }
-  }
-
-  return {
-    go,
-    script: async (path: string, form?: Record<string, string>) => await go(path, form, 'application/json'),
-    logIn: async () => await go('/login', { name: 'ada', password: PASSWORD }),
-    /** Types a code into the page that a redirect led to. */
-    answer: async (path: string, code: string): Promise<Answered> => {
-      const { text: page } = await go(path)
-      const hidden = [...page.matchAll(/<input type="hidden" name="(\w+)" value="([^"]*)"/g)]
-      return await go(path, { ...Object.fromEntries(hidden.map(([, name = '', value = '']) => [name, value])), code })
-    }
-  }
 }
 
 async function enrol (service: Service): Promise<string> {
@@ -155,7 +108,7 @@ t.test('the commands of the quick start make keys and start a service that the e
   }
 
   const { browser } = await listen(t, url, key)
-  await browser.logIn()
+  await browser.logIn('ada', PASSWORD)
   const inside = await browser.script('/')
   t.equal(inside.status, 200)
   t.match(JSON.parse(inside.text), { '2fa': { status: 'not_required' } })
@@ -167,7 +120,7 @@ t.test('the commands of the quick start make keys and start a service that the e
 t.test('without a factor a login is enough, as before', async t => {
   const { browser } = await startExample(t)
   t.equal((await browser.go('/')).location, '/login')
-  t.equal((await browser.logIn()).status, 303)
+  t.equal((await browser.logIn('ada', PASSWORD)).status, 303)
   const inside = await browser.script('/')
   t.equal(inside.status, 200)
   t.match(JSON.parse(inside.text), { user: 'ada', '2fa': { status: 'not_required', totp: 'not_enabled' } })
@@ -176,7 +129,7 @@ t.test('without a factor a login is enough, as before', async t => {
 t.test('with a factor a logged-in session is denied before the verification and passes after it', async t => {
   const { service, browser } = await startExample(t)
   const key = await enrol(service)
-  await browser.logIn()
+  await browser.logIn('ada', PASSWORD)
 
   const script = await browser.script('/')
   t.equal(script.status, 401)
@@ -202,7 +155,7 @@ t.test('with a factor a logged-in session is denied before the verification and 
 t.test('a step-up route asks a verified session for a fresh code and takes it with the form', async t => {
   const { service, user, browser } = await startExample(t)
   const key = await enrol(service)
-  await browser.logIn()
+  await browser.logIn('ada', PASSWORD)
   const document = await browser.go('/')
   await browser.answer(document.location, service.code(key))
 
@@ -226,11 +179,11 @@ t.test('a step-up route asks a verified session for a fresh code and takes it wi
 t.test('after log-out the next login is asked for a code again', async t => {
   const { service, browser } = await startExample(t)
   const key = await enrol(service)
-  await browser.logIn()
+  await browser.logIn('ada', PASSWORD)
   await browser.answer((await browser.go('/')).location, service.code(key))
   t.equal((await browser.script('/')).status, 200)
   t.equal((await browser.go('/logout', {})).location, '/login')
-  await browser.logIn()
+  await browser.logIn('ada', PASSWORD)
   t.equal((await browser.script('/')).status, 401)
 })
 
