@@ -74,6 +74,10 @@ function bad (refused: string): Question {
   return { refused, status: 400 }
 }
 
+/** More proxies than anybody has; others ask too, where the port is open to them. */
+const ADDRESSES_KEPT = 100
+
+/** Is an address in these networks? To look it up costs more than the rest of a question, so the verdicts are kept. */
 function addressesOf (networks: readonly string[]): (address: string) => boolean {
   const list = new BlockList()
   for (const network of networks) {
@@ -82,5 +86,13 @@ function addressesOf (networks: readonly string[]): (address: string) => boolean
     if (bits === undefined) list.addAddress(address, family)
     else list.addSubnet(address, Number(bits), family)
   }
-  return address => list.check(address, isIPv6(address) ? 'ipv6' : 'ipv4')
+  const verdicts = new Map<string, boolean>()
+  return address => {
+    const kept = verdicts.get(address)
+    if (kept !== undefined) return kept
+    const verdict = list.check(address, isIPv6(address) ? 'ipv6' : 'ipv4')
+    if (verdicts.size >= ADDRESSES_KEPT) verdicts.clear()
+    verdicts.set(address, verdict)
+    return verdict
+  }
 }
