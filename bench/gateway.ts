@@ -69,7 +69,7 @@ async function startNginx (t: Teardown, upstream: string, asked?: URL): Promise<
 
 /** Gateways on a service, and the Cookie line of a session that is verified for them. */
 async function startVerified (t: Teardown, upstream: Started) {
-  const service = await startFilled(t, `sqlite:${join(dataFolder(t), 'postern.db')}`, '', 10)
+  const service = await startFilled(t, `sqlite:${join(dataFolder(t), 'postern.db')}`, '', { subjects: 10 })
   const sid = randomBytes(16).toString('base64url')
   const binding = randomBytes(32).toString('base64url')
   const calls = createCalls(service.key, { address: false })

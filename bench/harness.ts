@@ -8,7 +8,10 @@ import type { Row, Table } from './report.ts'
 /** A running server and what is asked of it. */
 export interface Thing {
   readonly name: string
-  readonly url: string
+  /** Where it listens; connections are spread over several addresses. */
+  readonly url: string | readonly string[]
+  /** What each slice needs that the one before used up; not timed. */
+  readonly before?: () => Promise<void>
   /** The processes whose CPU is counted. */
   readonly pids: readonly number[]
   /** One operation over a connection; throws WrongAnswer where an answer is not what it must be. */
@@ -56,9 +59,16 @@ export const quantile = (values: readonly number[], part: number): number =>
 
 export const median = (values: readonly number[]): number => quantile(values, 0.5)
 
+async function connectAll ({ url }: Thing, connections: number): Promise<readonly Connection[]> {
+  const urls = [url].flat()
+  const line = async (i: number): Promise<Connection> => await connectTo(urls[i % urls.length] ?? '')
+  return await Promise.all(Array.from({ length: connections }, async (_, i) => await line(i)))
+}
+
 /** A closed loop: each connection asks, waits for the answer, and asks again, until the time is over. */
 export async function slice (thing: Thing, ms: number, connections: number): Promise<Slice> {
-  const lines = await Promise.all(Array.from({ length: connections }, async () => await connectTo(thing.url)))
+  await thing.before?.()
+  const lines = await connectAll(thing, connections)
   const times: number[] = []
   const cpu = (): number => thing.pids.reduce((sum, pid) => sum + cpuOf(pid), 0)
   const before = cpu()
@@ -83,7 +93,7 @@ export async function slice (thing: Thing, ms: number, connections: number): Pro
  * so that a stall shows in all that it kept waiting.
  */
 export async function paced (thing: Thing, perSecond: number, ms: number): Promise<readonly number[]> {
-  const lines = await Promise.all(Array.from({ length: PACED_CONNECTIONS }, async () => await connectTo(thing.url)))
+  const lines = await connectAll(thing, PACED_CONNECTIONS)
   const times: number[] = []
   const total = Math.floor(perSecond * ms / 1_000)
   const began = performance.now()

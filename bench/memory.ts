@@ -100,8 +100,9 @@ export async function memory (t: Teardown, plan: Plan, quick: boolean): Promise<
 
   const smtp = await startSmtpSink(t)
   const redis = await startRedis(t)
-  const service = await startFilled(t, `sqlite:${join(dataFolder(t), 'memory.db')}`, redis.url, SUBJECTS, {
-    POSTERN_SMTP: `smtp://127.0.0.1:${smtp.port}`, POSTERN_MAIL_FROM: 'postern@example.org'
+  const service = await startFilled(t, `sqlite:${join(dataFolder(t), 'memory.db')}`, redis.url, {
+    subjects: SUBJECTS,
+    more: { POSTERN_SMTP: `smtp://127.0.0.1:${smtp.port}`, POSTERN_MAIL_FROM: 'postern@example.org' }
   })
   const { url, pid, key } = service
   const thing = (operation: Thing['operation']): Thing => ({ name: '', url, pids: [pid], operation })

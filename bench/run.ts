@@ -9,13 +9,14 @@ import { PLAN, QUICK, type Plan } from './harness.ts'
 import { memory } from './memory.ts'
 import { fallen, keep, printed, type Part } from './report.ts'
 import { createCleaning } from './servers.ts'
+import { scale } from './scale.ts'
 import { verify } from './verify.ts'
 import type { Teardown } from '../test/helpers/service.ts'
 
 /** A part measures one promise. `quick` leaves out what takes long and compares with nothing. */
 export type Measure = (t: Teardown, plan: Plan, quick: boolean) => Promise<Part>
 
-const PARTS: Readonly<Record<string, Measure>> = { verify, gate, gateway, memory }
+const PARTS: Readonly<Record<string, Measure>> = { verify, gate, gateway, memory, scale }
 
 const { values: { quick }, positionals } = parseArgs({ allowPositionals: true, options: { quick: { type: 'boolean', default: false } } })
 const unknown = positionals.filter(name => !Object.hasOwn(PARTS, name))

@@ -63,13 +63,17 @@ export function verification (key: string, next: Walk, { address }: { readonly a
   }
 }
 
-/** The built service on a new database with subjects. */
-export async function startFilled (
+/** Settings of the built service on a new database with subjects, and its gate key. */
+export async function prepare (
   t: Teardown,
   database: string,
   redis: string,
-  subjects = SUBJECTS,
-  more: Readonly<Record<string, string>> = {}
+  { subjects = SUBJECTS, every = 1, more = {} }: {
+    readonly subjects?: number
+    /** Each so many-th subject has a key that can be opened. */
+    readonly every?: number
+    readonly more?: Readonly<Record<string, string>>
+  } = {}
 ) {
   const { settings, gate } = settingsIn(dataFolder(t), {
     POSTERN_DATABASE: database,
@@ -81,9 +85,15 @@ export async function startFilled (
   const config = readConfig(settings)
   const sealer = createSealer(config)
   const opened = await openRecords(config, sealer, Date.now())
-  await fill(opened.database, sealer, 0, subjects)
+  await fill(opened.database, sealer, subjects, every)
   await opened.records.close()
-  return { ...await serve(t, settings), key: gate }
+  return { settings, key: gate }
+}
+
+/** The built service on a new database with subjects. */
+export async function startFilled (...how: Parameters<typeof prepare>) {
+  const { settings, key } = await prepare(...how)
+  return { ...await serve(how[0], settings), key }
 }
 
 /** Commands that clients sent to Redis while `work` ran, by what they are for. What scripts call is no round trip. */

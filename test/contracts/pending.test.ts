@@ -55,9 +55,9 @@ const stores: readonly { readonly name: string; readonly start: (t: Teardown) =>
         replica: over(client()),
         advance: ms => { offset += ms },
         endless: async () => {
-          const keys = await redis.keys('*')
+          const keys = await redis.keysBuffer('*')
           const lives = await Promise.all(keys.map(async key => await redis.pttl(key)))
-          return keys.filter((_, index) => (lives[index] ?? -1) < 0)
+          return keys.map(String).filter((_, index) => (lives[index] ?? -1) < 0)
         }
       }
     }

@@ -96,7 +96,7 @@ export function moveSlots (t: Teardown, from: number, to: number) {
   return {
     begin: async (): Promise<number> => {
       const [sourceId, targetId] = [await idOf(source), await idOf(target)]
-      const used = new Set(await Promise.all((await source.keys('*')).map(async key => Number(await source.call('CLUSTER', 'KEYSLOT', key)))))
+      const used = new Set(await Promise.all((await source.keysBuffer('*')).map(async key => Number(await source.call('CLUSTER', 'KEYSLOT', key)))))
       for (const slot of used) {
         await target.call('CLUSTER', 'SETSLOT', slot, 'IMPORTING', sourceId)
         await source.call('CLUSTER', 'SETSLOT', slot, 'MIGRATING', targetId)

@@ -1,10 +1,10 @@
 // The Lua scripts of Pending: one per state change. All keys of a script share the subject's hash tag.
 //
-// A slot is one packed value: version, attempts left, epoch, expiry, mailed at, then length-prefixed: random id,
-// the `by` of a held slot, mailed hash, return path, operation ids of attempts, payload. Budgets are packed lists,
-// fields
-// of one hash a subject ('' for all unknown browsers, a browser's own, 'k' and a browser for backup codes), so that
-// clearing them is one command.
+// A slot is one packed value, of which a challenge that nobody tried yet takes 36 bytes and its return path: what it
+// has beside that (flags in the first byte, whose upper half is the version), attempts left, epoch, expiry, 16 random
+// bytes, the return path; then what it has: the `by` of a held slot, when a code was mailed and its hash, operation ids
+// of attempts (4 bytes each), payload. Budgets are packed lists, fields of one hash a subject ('' for all unknown
+// browsers, a browser's own, 'k' and a browser for backup codes), so that clearing them is one command.
 
 const PRELUDE = `
 local t = redis.call('TIME')
@@ -13,24 +13,30 @@ local function text(n) return string.format('%.0f', n) end
 local function readSlot(key)
   local raw = redis.call('GET', key)
   if not raw then return nil end
-  local v, left, epoch, expires, mailedAt, at = struct.unpack('<Bbddd', raw)
-  if v ~= 1 then return nil end
-  local s = { left = left, epoch = epoch, expires = expires, mailedAt = mailedAt }
-  s.random, at = struct.unpack('<Bc0', raw, at)
-  s.by, at = struct.unpack('<Bc0', raw, at)
-  s.mailed, at = struct.unpack('<Bc0', raw, at)
-  s.path, at = struct.unpack('<Hc0', raw, at)
-  s.ops, at = struct.unpack('<Bc0', raw, at)
-  s.payload = struct.unpack('<Hc0', raw, at)
+  local v, left, epoch, expires, random, path, at = struct.unpack('<Bbddc16Hc0', raw)
+  if v < 32 or v > 47 then return nil end
+  local s = { left = left, epoch = epoch, expires = expires, random = random, path = path, by = '', mailedAt = 0, mailed = '', ops = '', payload = '' }
+  if bit.band(v, 1) > 0 then s.by, at = struct.unpack('<Bc0', raw, at) end
+  if bit.band(v, 2) > 0 then s.mailedAt, s.mailed, at = struct.unpack('<dBc0', raw, at) end
+  if bit.band(v, 4) > 0 then s.ops, at = struct.unpack('<Bc0', raw, at) end
+  if bit.band(v, 8) > 0 then s.payload = struct.unpack('<Hc0', raw, at) end
   if s.expires <= now then return nil end
   return s
 end
 local function packSlot(s)
-  return struct.pack('<BbdddBc0Bc0Bc0Hc0Bc0Hc0', 1, s.left, s.epoch, s.expires, s.mailedAt, #s.random, s.random, #s.by, s.by,
-    #s.mailed, s.mailed, #s.path, s.path, #s.ops, s.ops, #s.payload, s.payload)
+  local v, rest = 32, ''
+  if s.by ~= '' then v, rest = v + 1, struct.pack('<Bc0', #s.by, s.by) end
+  if s.mailed ~= '' then v, rest = v + 2, rest .. struct.pack('<dBc0', s.mailedAt, #s.mailed, s.mailed) end
+  if s.ops ~= '' then v, rest = v + 4, rest .. struct.pack('<Bc0', #s.ops, s.ops) end
+  if s.payload ~= '' then v, rest = v + 8, rest .. struct.pack('<Hc0', #s.payload, s.payload) end
+  return struct.pack('<Bbddc16Hc0', v, s.left, s.epoch, s.expires, s.random, #s.path, s.path) .. rest
 end
 local function writeSlot(key, s) redis.call('SET', key, packSlot(s), 'KEEPTTL') end
 local function ofBy(s, random, by) return s and s.random == random and (s.by == '' or s.by == by) end
+-- Where an operation's id stands; ids lie one after another, so that only whole ones count.
+local function placeOf(ops, id)
+  for at = 1, #ops, #id do if string.sub(ops, at, at + #id - 1) == id then return at end end
+end
 local field = ARGV[2]
 local function readPacked()
   local raw = redis.call('HGET', KEYS[2], field)
@@ -114,7 +120,7 @@ return answer('live', s, math.max(0, b[2] - now), mailWait(b, s, tonumber(ARGV[5
 local s = readSlot(KEYS[1])
 if not ofBy(s, ARGV[3], ARGV[4]) then return answer('gone') end
 local b, counted = readBudget()
-if string.find(s.ops, ARGV[5], 1, true) then return answer('taken', s, 0, b[1]) end
+if placeOf(s.ops, ARGV[5]) then return answer('taken', s, 0, b[1]) end
 if not counted then b[1] = tonumber(ARGV[6]) end
 if b[2] > now then return answer('waiting', nil, b[2] - now) end
 if s.left <= 0 then return answer('spent') end
@@ -136,7 +142,7 @@ return answer('taken', s, 0, b[1])`
       `
 local s = readSlot(KEYS[1])
 if not ofBy(s, ARGV[3], ARGV[4]) then return answer('gone') end
-if string.find(s.ops, ARGV[5], 1, true) then return answer('taken', s, 0, 0) end
+if placeOf(s.ops, ARGV[5]) then return answer('taken', s, 0, 0) end
 local wrong = {}
 for _, one in ipairs(readPacked() or {}) do if now - one[1] < 3600000 then wrong[#wrong + 1] = one end end
 if #wrong >= tonumber(ARGV[6]) then return answer('waiting', nil, wrong[1][1] + 3600000 - now) end
@@ -155,12 +161,11 @@ return answer('taken', s, 0, 0)`
       PRELUDE +
       `
 local s = readSlot(KEYS[1])
-local from, to
-if ofBy(s, ARGV[3], ARGV[4]) then from, to = string.find(s.ops, ARGV[5], 1, true) end
+local from = ofBy(s, ARGV[3], ARGV[4]) and placeOf(s.ops, ARGV[5])
 if from and ARGV[6] == 'accepted' then
   redis.call('DEL', KEYS[1])
 elseif from then
-  s.ops = string.sub(s.ops, 1, from - 1) .. string.sub(s.ops, to + 1)
+  s.ops = string.sub(s.ops, 1, from - 1) .. string.sub(s.ops, from + #ARGV[5])
   s.left = s.left + 1
   writeSlot(KEYS[1], s)
 end

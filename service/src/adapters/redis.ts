@@ -9,16 +9,23 @@ import { SCRIPTS } from './redis-scripts.ts'
 import { createSlotNames, type SlotId } from './slot-names.ts'
 
 type ScriptName = keyof typeof SCRIPTS
-type Reply = readonly string[]
+type Reply = readonly Buffer[]
 
-/** Length of an attempt's operation id, in characters of base64url. */
-const OPERATION = 6
+/** Bytes of an attempt's operation id. */
+const OPERATION = 4
 /** Of mails, where nobody asks how long to wait for one. */
 const NO_LIMITS = [0, 1e9, 1e9] as const
 
 interface RedisReceipt extends Receipt {
-  readonly operation: string
+  readonly operation: Buffer
 }
+
+/** Bytes of a slot's name in its key: it need only differ from the other slots of the same subject. */
+const SLOT_NAME = 8
+
+/** Random parts and names lie in Redis as bytes, a quarter less than their base64url. */
+const bytesOf = (text: string): Buffer => Buffer.from(text, 'base64url')
+const base64Of = (bytes: Buffer | undefined): string => bytes?.toString('base64url') ?? ''
 
 export interface RedisPendingOptions {
   /** Made with a command time-out and without an offline queue; closed by its maker. */
@@ -36,24 +43,25 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
   const calls = createRedisCalls(redis)
   const run = async (
     script: ScriptName,
-    keys: readonly string[],
-    ...args: readonly (string | number)[]
+    keys: readonly (string | Buffer)[],
+    ...args: readonly (string | number | Buffer)[]
   ): Promise<Reply> => {
-    // The boundary to commands that were defined by name.
-    const command = Reflect.get(redis, script) as (...args: readonly (string | number)[]) => Promise<Reply>
+    // The boundary to commands that were defined by name; this form of them answers with bytes.
+    const command = Reflect.get(redis, `${script}Buffer`) as (...args: readonly unknown[]) => Promise<Reply>
     return await calls.twice(async () => await command.call(redis, ...keys, offsetMs(), ...args))
   }
 
   const keysOf = (by: By) => {
     const tag = `{${names.tag(by.tenant, by.subject)}}`
+    const key = (kind: SlotKind, name: string): Buffer =>
+      Buffer.concat([
+        Buffer.from(tag + (kind.startsWith('enrol') || kind === 'proof' ? 'e' : 'c')),
+        bytesOf(name).subarray(0, SLOT_NAME)
+      ])
     return {
       budget: `${tag}b`,
-      slot: (kind: SlotKind) =>
-        `${tag}${kind.startsWith('enrol') || kind === 'proof' ? 'e' : 'c'}${names.slot(by, kind)}`,
-      byId: (id: SlotId) =>
-        id.held
-          ? `${tag}c${id.random}`
-          : `${tag}${id.kind.startsWith('enrol') || id.kind === 'proof' ? 'e' : 'c'}${names.slot(by, id.kind)}`,
+      slot: (kind: SlotKind) => key(kind, names.slot(by, kind)),
+      byId: ({ held, kind, random }: SlotId) => (held ? key('login', random) : key(kind, names.slot(by, kind))),
       held: (random: string) => `${tag}h${random}`
     }
   }
@@ -61,20 +69,24 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
   const backupField = (by: By) => `k${by.browser}`
 
   const slotOf = (by: By, kind: SlotKind, held: boolean, reply: Reply): Slot => {
-    const [, , , , left, epoch, expires, mailedAt, mailed, path, payload, random] = reply
+    const [left = NaN, epoch = NaN, expires = NaN, mailedAt = 0] = reply.slice(4, 8).map(Number)
+    const [mailed, path, payload, random] = reply.slice(8)
+    const text = (bytes: Buffer | undefined): string | null =>
+      bytes === undefined || bytes.length === 0 ? null : bytes.toString()
     return {
-      id: names.idOf(by, kind, held, random ?? ''),
+      id: names.idOf(by, kind, held, base64Of(random)),
       kind,
       by,
-      epoch: Number(epoch),
-      expiresAt: Number(expires),
-      attemptsLeft: Number(left),
-      returnPath: path === '' || path === undefined ? null : path,
-      payload: payload === '' || payload === undefined ? null : payload,
-      mailedHash: mailed === '' || mailed === undefined ? null : mailed,
-      mailedAt: Number(mailedAt) === 0 ? null : Number(mailedAt)
+      epoch,
+      expiresAt: expires,
+      attemptsLeft: left,
+      returnPath: text(path),
+      payload: text(payload),
+      mailedHash: text(mailed),
+      mailedAt: mailedAt === 0 ? null : mailedAt
     }
   }
+  const status = (reply: Reply) => String(reply[0])
   const now = (reply: Reply) => Number(reply[1])
   const mailArgs = (limits: Limits) => [limits.mailResendSeconds * 1000, limits.mailPerHour, limits.mailPerDay]
   const time = async () => now(await run('posternNow', ['{postern}n'], ''))
@@ -90,8 +102,8 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
         'posternOpen',
         [isHeld ? keys.byId({ kind, held: true, random }) : keys.slot(kind), keys.budget, keys.held(random)],
         fieldOf(by, options.browserKnown),
-        random,
-        names.slot(by, kind),
+        bytesOf(random),
+        bytesOf(names.slot(by, kind)),
         options.epoch,
         options.lifetimeMs,
         limits.challengeAttempts,
@@ -107,7 +119,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
       return {
         slot: slotOf(by, kind, isHeld, reply),
         now: now(reply),
-        fresh: reply[0] === 'fresh',
+        fresh: status(reply) === 'fresh',
         waitForMs: Number(reply[2]),
         mailWaitMs: Number(reply[3])
       }
@@ -121,11 +133,11 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
         'posternRead',
         [keys.byId(read), keys.budget],
         fieldOf(by, browserKnown),
-        read.random,
-        names.slot(by, read.kind),
+        bytesOf(read.random),
+        bytesOf(names.slot(by, read.kind)),
         ...mailArgs(limits)
       )
-      return reply[0] === 'gone'
+      return status(reply) === 'gone'
         ? undefined
         : {
             slot: slotOf(by, read.kind, read.held, reply),
@@ -138,15 +150,15 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
     find: async (by, kind) => {
       const keys = keysOf(by)
       const reply = await run('posternRead', [keys.slot(kind), keys.budget], '', '', '', ...NO_LIMITS)
-      return reply[0] === 'gone' || Number(reply[4]) <= 0 ? undefined : slotOf(by, kind, false, reply).id
+      return status(reply) === 'gone' || Number(reply[4]) <= 0 ? undefined : slotOf(by, kind, false, reply).id
     },
 
     takeAttempt: async (by, id, budget, { browserKnown, inARow, limits }) => {
       const read = names.read(by, id)
       if (read === undefined) return { taken: 'gone', now: await time() }
-      const operation = Buffer.from(randomness.bytes(5)).toString('base64url').slice(0, OPERATION)
+      const operation = Buffer.from(randomness.bytes(OPERATION))
       const keys = keysOf(by)
-      const common = [read.random, names.slot(by, read.kind), operation] as const
+      const common = [bytesOf(read.random), bytesOf(names.slot(by, read.kind)), operation] as const
       const reply =
         budget === 'backup_code'
           ? await run(
@@ -166,7 +178,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
             limits.waitFirstSeconds * 1000,
             limits.waitLongestSeconds * 1000
           )
-      switch (reply[0]) {
+      switch (status(reply)) {
         case 'taken': {
           const receipt: RedisReceipt = { by, slot: id, budget, browserKnown, booked: Number(reply[3]), operation }
           return { taken: 'taken', slot: slotOf(by, read.kind, read.held, reply), now: now(reply), receipt }
@@ -189,8 +201,8 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
         'posternGiveBack',
         [keys.byId(read), keys.budget],
         budget === 'backup_code' ? backupField(by) : fieldOf(by, browserKnown),
-        read.random,
-        names.slot(by, read.kind),
+        bytesOf(read.random),
+        bytesOf(names.slot(by, read.kind)),
         receipt.operation,
         outcome,
         budget,
@@ -206,12 +218,12 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
         'posternSend',
         [keys.byId(read), keys.budget],
         fieldOf(by, browserKnown),
-        read.random,
-        names.slot(by, read.kind),
+        bytesOf(read.random),
+        bytesOf(names.slot(by, read.kind)),
         codeHash,
         ...mailArgs(limits)
       )
-      switch (reply[0]) {
+      switch (status(reply)) {
         case 'sent':
           return { sent: 'sent', slot: slotOf(by, read.kind, read.held, reply), now: now(reply) }
         case 'waiting':
@@ -232,7 +244,8 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
     end: async (by, id) => {
       const read = names.read(by, id)
       if (read !== undefined) {
-        await run('posternEnd', [keysOf(by).byId(read)], '', read.random, names.slot(by, read.kind))
+        const keys = [keysOf(by).byId(read)]
+        await run('posternEnd', keys, '', bytesOf(read.random), bytesOf(names.slot(by, read.kind)))
       }
     },
 
