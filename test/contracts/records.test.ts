@@ -520,6 +520,20 @@ for (const [name, addressOf] of recordStores) {
   })
 }
 
+t.test('PostgreSQL: columns that a newer version adds beside a running one break no statement that is planned already', async t => {
+  const { name, url } = await server.fresh()
+  const { records, enrol } = await startRecords(t, url)
+  const epoch = await enrol(who())
+  const use = async (id: string): Promise<void> => {
+    t.match(await records.accept(accepting(who(), epoch, { slot: { id } })), { result: 'accepted' })
+    t.match(await records.acceptedBefore('t1', id), { factor: 'totp' })
+    t.match(await records.subject(who(), NOW), { epoch, assurance: { loginAt: NOW } })
+  }
+  await use('before')
+  for (const table of TABLES) await server.query(`alter table ${table} add column later text`, name)
+  await use('after')
+})
+
 t.test('the contract calls each method of the port', async t => {
   const database = await openDatabase('sqlite::memory:')
   t.teardown(async () => { await database.close() })
