@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs'
 import { Readable } from 'node:stream'
 import t from 'tap'
 import { gatewayProcess, startUpstream } from '../helpers/gateway.ts'
+import { until } from '../helpers/redis-shapes.ts'
 
 const KEY = `pk_t1_g1_${randomBytes(24).toString('base64url')}`
 
@@ -79,5 +80,50 @@ t.test('a gigabyte down and a gigabyte up leave the process small; SIGTERM ends 
   gateway.child.kill('SIGTERM')
   finish()
   t.equal(await (await under).text(), 'done')
+  t.equal(await gateway.ended, 0)
+})
+
+t.test('C-38: nobody reads the log: requests and probes are answered all the same, and SIGTERM ends the process', async t => {
+  const upstream = await startUpstream(t, (_request, response) => { response.end('{"id":"ann"}') })
+  const gateway = gatewayProcess(t, [], {
+    POSTERN_GATEWAY_UPSTREAM: upstream.url,
+    POSTERN_GATEWAY_SERVICE: 'http://127.0.0.1:1',
+    POSTERN_GATEWAY_TENANT_KEY: KEY,
+    POSTERN_GATEWAY_PUBLIC_ORIGIN: 'http://127.0.0.1:1',
+    POSTERN_GATEWAY_PRESET: 'generic',
+    POSTERN_GATEWAY_GENERIC_COOKIE: 'sid',
+    POSTERN_GATEWAY_GENERIC_WHO: 'GET /me',
+    POSTERN_GATEWAY_GENERIC_SUBJECT: 'id',
+    POSTERN_GATEWAY_PORT: '0',
+    POSTERN_GATEWAY_OPERATIONS_PORT: '0',
+    POSTERN_GATEWAY_DRAIN_SECONDS: '0',
+    // A line for each request that would be refused.
+    POSTERN_GATEWAY_MODE: 'observe'
+  })
+  const { url, operations } = await gateway.ready
+  /** More lines than any pipe holds: a process that waited for its reader would stand still long before. */
+  const flood = async (): Promise<number[]> => await Promise.all(Array.from({ length: 4 }, async () => {
+    let answered = 0
+    for (let index = 0; index < 1000; index++) {
+      const { status } = await fetch(`${url}/page`, { headers: { cookie: 'sid=1' }, signal: AbortSignal.timeout(60_000) })
+      if (status === 200) answered += 1
+    }
+    return answered
+  }))
+  const lines = (): number => gateway.text().split('would have refused').length - 1
+  gateway.child.stdout.pause()
+  t.same(await flood(), [1000, 1000, 1000, 1000])
+  t.equal((await fetch(`${operations}/livez`)).status, 200)
+  gateway.child.stdout.resume()
+  await until('all lines', async () => lines() === 4000)
+
+  gateway.child.stdout.pause()
+  await flood()
+  gateway.child.kill('SIGTERM')
+  await until('the process to end', async () => {
+    try { process.kill(gateway.child.pid ?? 0, 0) } catch { return true }
+    return false
+  })
+  gateway.child.stdout.resume()
   t.equal(await gateway.ended, 0)
 })

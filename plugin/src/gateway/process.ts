@@ -25,6 +25,8 @@ const CLOCKS = { now: () => performance.now(), today: () => Date.now() }
 
 /** Longest time from the end of the drain to exit. */
 const CLOSE_MS = 10_000
+/** How long an ending process waits for whoever reads its log. */
+const LAST_MS = 1_000
 
 function urlOf (app: FastifyInstance): string {
   const address: AddressInfo | string | null = app.server.address()
@@ -47,6 +49,8 @@ function operations (app: FastifyInstance, config: Config, draining: () => boole
 
 async function run (): Promise<void> {
   const config = readConfig(process.env, PRESETS)
+  // Whoever reads the log may end before we do; that is no reason to end too.
+  process.stdout.on('error', () => {})
   const app = await createGateway(config, CLOCKS)
   let draining = false
   const probes = operations(app, config, () => draining)
@@ -63,6 +67,9 @@ async function run (): Promise<void> {
   if (signal === 'SIGTERM') await new Promise(resolve => { setTimeout(resolve, config.drainSeconds * 1000) })
   setTimeout(() => process.exit(1), CLOSE_MS).unref()
   await Promise.all([app.close(), probes.close()])
+  // The last lines go out, where somebody reads.
+  setTimeout(() => process.exit(0), LAST_MS).unref()
+  await new Promise<void>(resolve => { process.stdout.write('', () => { resolve() }) })
   process.exit(0)
 }
 

@@ -15,6 +15,7 @@ import { isDocument, isNavigation } from '../requests.ts'
 import { fieldsOf, readBody } from './calls.ts'
 import { createHolding } from './held.ts'
 import { createKnown, isUpstreamError, type Clocks } from './known.ts'
+import { createLogStream } from './log.ts'
 import { answerQuestions, createQuestions } from './questions.ts'
 import type { Call, LoginCall, Reply } from './preset.ts'
 import type { Config } from './settings.ts'
@@ -27,7 +28,7 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
   const upstream = createUpstream({ ...config, origin: config.upstream, timeoutMs: config.upstreamTimeoutMs })
   const publicOrigin = new URL(config.publicOrigin)
   const app = Fastify({
-    logger: { level: config.logLevel },
+    logger: { level: config.logLevel, stream: createLogStream(process.stdout, clocks.today) },
     // Targets may hold tokens.
     logController: new LogController({ disableRequestLogging: true }),
     trustProxy: config.trustedProxies.length === 0 ? false : [...config.trustedProxies],
