@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
 import { createRandomness, createSealer } from '../service/src/adapters/crypto.ts'
 import { connectRedis, type RedisSettings } from '../service/src/adapters/redis-client.ts'
@@ -242,6 +243,24 @@ t.test('C-27: replicas whose clocks are 45 s off judge codes and ages by the tim
     const told = /^postern_clock_off_seconds (\S+)$/m.exec((await one.app.operations.inject('/metrics')).payload)?.[1]
     t.ok(Math.abs(Number(told) - seconds) < 2, `${told} of ${seconds}`)
   }
+})
+
+t.test('C-06 what a server said too late about itself after a break is asked again: readiness does not stay red', async t => {
+  const { port } = await startRedis(t)
+  const relay = await startRelay(t, port)
+  const { redis } = await connected(t, `redis://127.0.0.1:${relay.port}`)
+  // The client asks once by itself; the second question is the one about versions and eviction.
+  let infos = 0
+  let late = 0
+  relay.hold = asked => {
+    if (!/info/i.test(asked) || ++infos !== 2) return undefined
+    late += 1
+    return delay(700)
+  }
+  relay.cut()
+  await until('an answer that is late', async () => late === 1)
+  await until('the server to be known as good', async () => { await redis.policy(); return true })
+  t.ok(infos > 2)
 })
 
 t.test('C-08 a server that may evict is refused, and says what to set', async t => {

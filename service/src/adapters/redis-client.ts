@@ -38,14 +38,16 @@ async function connectOnce (settings: RedisSettings): Promise<ConnectedRedis> {
     await within(client.connect(), CONNECT_MS + 1_000)
     await checkServers(client)
     let checked: Promise<void> = Promise.resolve()
-    client.on('ready', () => {
-      // A promoted replica may be configured otherwise than the master that was asked at start.
+    const check = async (): Promise<void> => {
       checked = checkServers(client)
-      checked.catch(() => {})
-    })
+      await checked
+    }
+    // A promoted replica may be configured otherwise than the master that was asked at start.
+    client.on('ready', () => { check().catch(() => {}) })
     return {
       client,
-      policy: async () => { await checked },
+      // What was wrong right after a fail-over, or came too late, may be well by now.
+      policy: async () => { await checked.catch(check) },
       close: () => { client.disconnect() }
     }
   } catch (error) {
