@@ -4,11 +4,13 @@ import { Agent, request } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
+import { printedTable } from './helpers/fault-table.ts'
 import { startPostgres } from './helpers/postgres.ts'
 import { dataFolder, serve, settingsIn } from './helpers/processes.ts'
 import { startRedis } from './helpers/redis.ts'
 import { until } from './helpers/redis-shapes.ts'
 import { by, type Teardown } from './helpers/service.ts'
+import { handOver } from './helpers/tables.ts'
 import { startSmtpSink } from './helpers/smtp-sink.ts'
 
 /** A connection of one's own: what is written goes out as it is, what comes is kept. */
@@ -140,17 +142,20 @@ t.test('C-20: three replicas are replaced one by one under load, and no request 
     }
   })()
   let sent = 0
+  let longestMs = 0
   const failed: string[] = []
   const call = async (method: string, path: string, headers: Record<string, string>, body?: string): Promise<void> => {
     const ready = replicas.filter(one => one.ready)
     const replica = ready[sent++ % ready.length]
     if (replica === undefined) throw new Error('no replica is ready')
+    const asked = performance.now()
     const status = await new Promise<number | string>(resolve => {
       const asking = request(replica.url + path, { agent, method, headers: { authorization: `Bearer ${gate}`, ...headers } }, response => {
         response.resume().on('end', () => { resolve(response.statusCode ?? 0) }).on('error', error => { resolve(error.message) })
       })
       asking.on('error', error => { resolve(error.message) }).end(body)
     })
+    longestMs = Math.max(longestMs, performance.now() - asked)
     if (status !== 200) failed.push(`${method} ${status}`)
   }
   const worker = async (name: string): Promise<void> => {
@@ -166,6 +171,7 @@ t.test('C-20: three replicas are replaced one by one under load, and no request 
   // Ten people with two requests each tenth of a second: 200 a second, or what the machine can.
   const workers = Array.from({ length: 10 }, async (_, index) => { await worker(`person ${index}`) })
   const ends: number[] = []
+  const began = performance.now()
   for (const old of [...replicas]) {
     await start()
     old.stop('SIGTERM')
@@ -178,5 +184,9 @@ t.test('C-20: three replicas are replaced one by one under load, and no request 
   t.same(ends, [0, 0, 0])
   t.same(failed, [], outputs.flat().join('').split('\n').filter(line => line.includes('unavailable')).join('\n'))
   t.ok(sent > 100, `${sent} requests`)
-  t.comment(`${sent} requests while three replicas were replaced`)
+  handOver('faults', [{
+    fault: `C-20 service: three replicas replaced at ${Math.round(sent / (performance.now() - began) * 1000)}/s, ${failed.length} failed`,
+    answers: sent,
+    longestMs
+  }], printedTable)
 })

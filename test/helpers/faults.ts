@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { defaultLimits, waitAfter } from '../../service/src/domain/policy.ts'
 import { startFaultConsole } from './fault-console.ts'
-import { printedTable, type Row } from './fault-table.ts'
+import { printedTable, together, type Row } from './fault-table.ts'
 import { until } from './redis-shapes.ts'
 import { ANSWER_MS, encoded, enrolled, STEP_MS, wrongCode, type Answered, type Person, type Replicas } from './replicas.ts'
 import { by, totpCode, type Teardown, type WireBy } from './service.ts'
@@ -76,7 +76,7 @@ export async function startCrowd (t: Teardown, service: Replicas, size = 18) {
     }
   }
 
-  const endure = async (t: Test, fault: Fault): Promise<void> => {
+  const endure = async (t: Test, fault: Fault): Promise<Row> => {
     const began = Date.now()
     const victim = await enrolled(service, `victim ${made++}`)
     const newcomer = by(`newcomer ${made}`)
@@ -250,10 +250,12 @@ export async function startCrowd (t: Teardown, service: Replicas, size = 18) {
     for (const who of owners) {
       t.match(await service.question(who), { status: 200, body: { status: 'verified' } }, 'who has passed stays in')
     }
+    const times = answers.map(({ ms }) => ms).sort((a, b) => a - b)
     const row = {
       fault: fault.name,
       answers: answers.length,
-      longestMs: Math.max(...answers.map(({ ms }) => ms)),
+      medianMs: times[times.length >> 1] ?? Number.NaN,
+      longestMs: times.at(-1) ?? Number.NaN,
       acceptedTwice: twice,
       gatesOpened: opened,
       turnedAway,
@@ -284,7 +286,13 @@ export async function startCrowd (t: Teardown, service: Replicas, size = 18) {
     }
     const { body } = await service.ask('GET', `/v1/subjects/${encoded(newcomer.subject)}`)
     if (confirmed > 0) t.match(body, { totp: { status: 'enabled' } }, 'an enrolment that was confirmed')
+    return row
   }
 
-  return { people, endure, report: (): void => { handOver('faults', rows, printedTable) } }
+  return {
+    people,
+    endure,
+    /** Hands the rows over, or one of that name for all of them. */
+    report: (all?: string): void => { handOver('faults', all === undefined ? rows : [together(all, rows)], printedTable) }
+  }
 }
