@@ -78,9 +78,15 @@ t.test('C-38: of a log that nobody reads a mebibyte waits, what comes beyond is 
   t.equal(log.dropped(), 2000 - 1024)
   await log.flushed()
   t.ok(output.writableLength > 0, 'an end does not wait for ever')
-  await until('the log to be read', async () => { go(); return output.writableLength === 0 })
+  const readAll = async (): Promise<void> => {
+    while (output.writableLength > 0) {
+      go()
+      await new Promise(resolve => { setImmediate(resolve) })
+    }
+  }
+  await readAll()
   log.write(line)
-  await until('the rest to be read', async () => { go(); return output.writableLength === 0 })
+  await readAll()
   t.equal(read.length, 1024 + 2)
   t.match(JSON.parse(read[1024] ?? ''), { level: 40, dropped: 2000 - 1024 })
 })

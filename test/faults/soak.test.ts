@@ -1,5 +1,5 @@
-// A mixed load with one fault after the other, of every kind, in an order that a seed gives. POSTERN_SOAK_SECONDS says
-// how long (45), POSTERN_SOAK_SEED which order.
+// A mixed load with one fault after the other, of every kind, in an order that a seed gives. POSTERN_TEST_SOAK_SECONDS
+// says how long (45), POSTERN_TEST_SOAK_SEED which order.
 
 import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
@@ -11,8 +11,8 @@ import { startRelay } from '../helpers/relay.ts'
 import { startReplicas } from '../helpers/replicas.ts'
 import { seeded } from '../helpers/seeded.ts'
 
-const seconds = Number(process.env.POSTERN_SOAK_SECONDS ?? 45)
-const seed = Number(process.env.POSTERN_SOAK_SEED ?? 41)
+const seconds = Number(process.env.POSTERN_TEST_SOAK_SECONDS ?? 45)
+const seed = Number(process.env.POSTERN_TEST_SOAK_SEED ?? 41)
 /** Longest life of a key: what counts the failures of a subject. */
 const LONGEST_MS = 48 * 3_600_000
 
