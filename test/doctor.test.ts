@@ -5,6 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { doctor } from '../service/src/cli/doctor.ts'
 import { selfSigned } from '../examples/mailbox/certificate.ts'
 import { startMailbox } from '../examples/mailbox/mailbox.ts'
 import { startPostgres } from './helpers/postgres.ts'
@@ -54,7 +55,7 @@ t.test('PostgreSQL, Redis and a mail server: all passed, with both clocks compar
 
   const wrong = await postern(['doctor'], { ...settings, POSTERN_SMTP: mailbox.smtp.replace(':right@', ':wr0ng@') })
   t.equal(wrong.code, 1)
-  t.match(wrong.out, /failed {2}smtp: the login is refused \(EAUTH.*check user and password in POSTERN_SMTP/)
+  t.match(wrong.out, /failed {2}smtp: the login is refused \(EAUTH.* 535\): check user and password in POSTERN_SMTP/)
   const { POSTERN_SMTP_CA: _, ...untrusting } = settings
   t.match((await postern(['doctor'], untrusting)).out, /failed {2}smtp: .*POSTERN_SMTP_CA/)
 
@@ -81,9 +82,44 @@ t.test('what is away, or would drop what it must keep, is named with what to do'
     POSTERN_SMTP: `smtp://postern:s3cret@127.0.0.1:${nobody}`
   })
   t.equal(away.code, 1)
-  for (const what of ['database', 'redis', 'smtp']) t.match(away.out, `failed  ${what}: `)
+  for (const [what, name] of [['database', 'POSTERN_DATABASE'], ['redis', 'POSTERN_REDIS'], ['smtp', 'POSTERN_SMTP']] as const) {
+    t.match(away.out, new RegExp(`^failed  ${what}: .*ECONNREFUSED.*: check .*host and port in ${name}.*what may leave this network$`, 'm'))
+  }
   t.match(away.out, '3 failed')
   t.notMatch(away.out + away.err, 's3cret')
+})
+
+t.test('a login that PostgreSQL or Redis refuses, and a database that is not there, are told from one that is away', async t => {
+  const [postgres, redis] = await Promise.all([startPostgres(t), startRedis(t)])
+  const { settings } = settingsIn(dataFolder(t), {
+    POSTERN_DATABASE: postgres.address('nowhere'), POSTERN_REDIS: redis.url.replace('//', '//stranger:wr0ng@')
+  })
+  const { code, out } = await postern(['doctor'], settings)
+  t.equal(code, 1)
+  t.match(out, /^failed {2}database: database "nowhere" does not exist: create it, or check the name in POSTERN_DATABASE$/m)
+  t.match(out, /^failed {2}redis: .*WRONGPASS.*: check user and password in POSTERN_REDIS, percent-encoded$/m)
+  t.notMatch(out, 'wr0ng')
+  const stranger = await postern(['doctor'], { ...settings, POSTERN_DATABASE: postgres.address('postgres').replace('postgres@', 'stranger:wr0ng@') })
+  t.match(stranger.out, /^failed {2}database: .*stranger.*: check user and password in POSTERN_DATABASE, percent-encoded$/m)
+  t.notMatch(stranger.out + stranger.err, 'wr0ng')
+})
+
+t.test('a clock that is off is named with how far, and with what to do', async t => {
+  const redis = await startRedis(t)
+  const { settings } = settingsIn(dataFolder(t), { POSTERN_REDIS: redis.url })
+  t.equal((await postern(['migrate'], settings)).code, 0)
+  // In this process, whose clock is a minute behind that of Redis.
+  const said: string[] = []
+  const now = Date.now
+  t.teardown(() => { Date.now = now })
+  Date.now = () => now() - 60_000
+  const say = (line: string): void => { said.push(line) }
+  const code = await doctor.run([], { env: settings, print: say, complain: say })
+  Date.now = now
+  const out = said.join('\n')
+  t.equal(code, 1, out)
+  t.match(out, /^failed {2}clock: Redis is (59|60|61) s off this machine's: right codes are refused when clocks differ; set both by NTP$/m)
+  t.match(out, /1 failed$/)
 })
 
 t.test('a configuration with mistakes is named mistake by mistake, never by value', async t => {

@@ -15,6 +15,8 @@ import { parse, type Command, type Io } from './command.ts'
 /** A phone's code is good for half a minute either side; a clock this far off begins to cost right codes. */
 const CLOCK_OFF_MS = 5_000
 
+const UNREACHABLE = /ECONNREFUSED|ECONNRESET|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|no answer/
+
 /** What was found: a sentence; thrown ones are failures. */
 type Look = () => Promise<string>
 
@@ -81,6 +83,7 @@ async function lookAtDatabase (
   const database = await openFrom(config)
   try {
     const waiting = await database.pending()
+      .catch((error: unknown) => { throw new Error(databaseAdvice(error), { cause: error }) })
     if (waiting.length > 0) {
       throw new Error(`the schema is not up to date (${waiting.join(', ')}): run "postern migrate"`)
     }
@@ -97,6 +100,23 @@ async function lookAtDatabase (
   }
 }
 
+/** What to do, by the code of the driver or of PostgreSQL. */
+function databaseAdvice (error: unknown): string {
+  const said = messageOf(error)
+  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
+  if (/^28/.test(code)) return `${said}: check user and password in POSTERN_DATABASE, percent-encoded`
+  if (code === '3D000') return `${said}: create it, or check the name in POSTERN_DATABASE`
+  if (UNREACHABLE.test(code)) return `${said}: check that it runs, host and port in POSTERN_DATABASE, and what may leave this network`
+  return `${said}: check POSTERN_DATABASE`
+}
+
+/** What to do about a Redis that does not let us in; what it does wrong says so itself. */
+function redisAdvice (error: unknown): string {
+  const said = messageOf(error)
+  if (/WRONGPASS|NOAUTH|NOPERM/.test(said)) return `${said}: check user and password in POSTERN_REDIS, percent-encoded`
+  return UNREACHABLE.test(said) ? `${said}: check that it runs, host and port in POSTERN_REDIS, and what may leave this network` : said
+}
+
 async function lookAtKeys (config: Config, database: Database): Promise<string> {
   await checkKeys(database, config, createSealer(config), systemClock.now())
   const [first, ...others] = config.encryptionKeys.map(key => key.id)
@@ -110,6 +130,7 @@ async function lookAtRedis (
 ): Promise<string> {
   if (config.redis === undefined) return 'not configured; motion is kept in the process, which must be the only one'
   const { client, close } = await connectRedis(config.redis)
+    .catch((error: unknown) => { throw new Error(redisAdvice(error), { cause: error }) })
   try {
     await compare('Redis', async () => {
       const [seconds, micros] = await client.time()
