@@ -3,6 +3,7 @@
 
 import { copyFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { sql } from 'kysely'
 import t from 'tap'
 import { openDatabase } from '../../service/src/adapters/database.ts'
 import { restoreFence } from '../../service/src/adapters/restore-fence.ts'
@@ -130,4 +131,39 @@ t.test('rules of a tenant are reloaded on SIGHUP, gates are told, a mistake chan
   process.kill(running.pid, 'SIGHUP')
   await until('the key to be worth nothing', async () => (await fetch(`${running.url}/v1/assurances/${name('s')}`, { headers })).status === 401 ? true : undefined)
   await t.rejects((async () => { while (!(await reader?.read())?.done) { /* to its end */ } throw new Error('ended') })())
+})
+
+t.test('transactions at the same time are durable together: each is seen when it ends, one that fails is undone alone', async t => {
+  const url = `sqlite:${join(dataFolder(t), 'together.db')}`
+  const database = await openDatabase(url)
+  const other = await openDatabase(url)
+  t.teardown(async () => { await database.close(); await other.close() })
+  await database.migrate()
+  const seen = async (subject: string): Promise<boolean> =>
+    await other.db.selectFrom('subjects').selectAll().where('subject', '=', subject).executeTakeFirst() !== undefined
+  const write = async (subject: string, then: 'keeps' | 'fails', locale = 'en') => await database.db.transaction().execute(async tx => {
+    await tx.insertInto('subjects').values({ tenant: 't1', subject, epoch: 0, failures_in_row: 0, fenced: 0, locale }).execute()
+    if (then === 'fails') throw new Error('on purpose')
+  })
+  const ends = await Promise.allSettled(Array.from({ length: 60 }, async (_, i) => {
+    await write(`u${i}`, i % 5 === 0 ? 'fails' : 'keeps')
+    return await seen(`u${i}`)
+  }))
+  ends.forEach((end, i) => {
+    if (i % 5 === 0) t.match(end, { status: 'rejected', reason: /on purpose/ })
+    else t.match(end, { status: 'fulfilled', value: true }, `u${i} is there for others as soon as it has ended`)
+  })
+  for (let i = 0; i < 60; i += 5) t.notOk(await seen(`u${i}`), `u${i} never was`)
+
+  // A full disk undoes what is open, with all that wait to be durable with it: they must hear of it.
+  await sql`pragma max_page_count = 1`.execute(database.db)
+  const large = 'x'.repeat(3_000_000)
+  const full = await Promise.allSettled(Array.from({ length: 12 }, async (_, i) => {
+    await write(`v${i}`, 'keeps', i % 4 === 2 ? large : 'en')
+  }))
+  t.ok(full.some(({ status }) => status === 'rejected'))
+  for (const [i, { status }] of full.entries()) t.equal(await seen(`v${i}`), status === 'fulfilled', `v${i}: ${status}`)
+  await sql`pragma max_page_count = 1000000`.execute(database.db)
+  await write('again', 'keeps')
+  t.ok(await seen('again'))
 })

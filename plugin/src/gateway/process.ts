@@ -56,11 +56,13 @@ async function run (): Promise<void> {
   const probes = operations(app, config, () => draining)
   await probes.listen({ host: config.operationsHost, port: config.operationsPort })
   await app.listen({ host: config.host, port: config.port })
-  app.log.info({ url: urlOf(app), operations: urlOf(probes), preset: config.preset.name }, 'ready')
-
-  const signal = await new Promise<NodeJS.Signals>(resolve => {
+  // Before anybody hears that we are ready: whoever does may ask us to stop at once.
+  const stopping = new Promise<NodeJS.Signals>(resolve => {
     for (const one of ['SIGTERM', 'SIGINT'] as const) process.on(one, () => { resolve(one) })
   })
+  app.log.info({ url: urlOf(app), operations: urlOf(probes), preset: config.preset.name }, 'ready')
+
+  const signal = await stopping
   draining = true
   app.log.info({ signal }, 'draining')
   // Requests are still routed here for a moment after readiness went red; a person at a keyboard waits for nothing.

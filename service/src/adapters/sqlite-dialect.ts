@@ -11,6 +11,7 @@ import {
   type Driver,
   type QueryResult
 } from 'kysely'
+import { createCommits, type Group } from './sqlite-commits.ts'
 import { createTurns } from './turns.ts'
 
 /** One open connection. */
@@ -41,8 +42,8 @@ async function whenFree<T> (work: () => T, until: number): Promise<T> {
 }
 
 interface Connection extends DatabaseConnection {
-  /** Ends the turn of the transaction that is open on it. */
-  endTurn: (() => void) | undefined
+  /** The transaction that is open on it: what ends its turn, and whom it is made durable with. */
+  transaction: { readonly endTurn: () => void, readonly group: Group } | undefined
 }
 
 const ADAPTER: DialectAdapter = {
@@ -66,6 +67,7 @@ export function createSqliteDialect (writer: SqliteHandle, reader: SqliteHandle)
 
 function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
   const turns = createTurns()
+  const commits = createCommits(writer, turns)
   const own = new WeakMap<DatabaseConnection, Connection>()
   const of = (connection: DatabaseConnection): Connection => {
     const found = own.get(connection)
@@ -76,38 +78,33 @@ function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
   const typed = <R>(result: QueryResult<unknown>): QueryResult<R> => result as QueryResult<R>
 
   const execute = async (connection: Connection, { sql, parameters }: CompiledQuery): Promise<QueryResult<unknown>> => {
-    if (connection.endTurn !== undefined) return writer.run(sql, parameters)
+    if (connection.transaction !== undefined) return writer.run(sql, parameters)
     const until = performance.now() + WAIT_MS
     if (reader !== writer && /^\s*select\b/i.test(sql)) {
       return await whenFree(() => reader.run(sql, parameters), until)
     }
     const endTurn = await turns.take('write', WAIT_MS)
     try {
+      commits.settle()
       return await whenFree(() => writer.run(sql, parameters), until)
     } finally {
       endTurn()
     }
   }
 
-  const finish = (connection: Connection) => {
-    connection.endTurn?.()
-    connection.endTurn = undefined
-  }
   const undo = (connection: Connection) => {
-    try {
-      writer.run('rollback', [])
-    } catch {
-      // A full disk has rolled back by itself.
-    } finally {
-      finish(connection)
-    }
+    if (connection.transaction === undefined) return
+    const { endTurn, group } = connection.transaction
+    connection.transaction = undefined
+    commits.undo(group)
+    endTurn()
   }
 
   return {
     init: async () => {},
     acquireConnection: async () => {
       const connection: Connection = {
-        endTurn: undefined,
+        transaction: undefined,
         executeQuery: async <R>(query: CompiledQuery) => typed<R>(await execute(connection, query)),
         streamQuery: () => {
           throw new TypeError('rows are not streamed')
@@ -122,24 +119,26 @@ function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
       const endTurn = await turns.take('write', WAIT_MS)
       try {
         // The write lock at once: a transaction that began reading could not be upgraded beside another process.
-        await whenFree(() => writer.run('begin immediate', []), until)
-        connection.endTurn = endTurn
+        const group = await commits.enter(async () => await whenFree(() => writer.run('begin immediate', []), until))
+        connection.transaction = { endTurn, group }
       } catch (error) {
         endTurn()
         throw error
       }
     },
     commitTransaction: async given => {
-      writer.run('commit', [])
-      finish(of(given))
+      const connection = of(given)
+      if (connection.transaction === undefined) throw new TypeError('a commit without a transaction')
+      const { endTurn, group } = connection.transaction
+      connection.transaction = undefined
+      commits.keep(group)
+      endTurn()
+      await group.done
     },
-    rollbackTransaction: async given => {
-      if (of(given).endTurn !== undefined) undo(of(given))
-    },
-    releaseConnection: async given => {
-      if (of(given).endTurn !== undefined) undo(of(given))
-    },
+    rollbackTransaction: async given => { undo(of(given)) },
+    releaseConnection: async given => { undo(of(given)) },
     destroy: async () => {
+      commits.settle()
       writer.close()
       if (reader !== writer) reader.close()
     }

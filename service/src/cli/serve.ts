@@ -43,6 +43,11 @@ export const serve: Command = {
     // Whoever reads the log may end before we do; that is no reason to end too.
     process.stdout.on('error', () => {})
     const app = await buildApp(config)
+    // Before anybody hears that we are ready: whoever does may ask us to stop at once.
+    const stopping = asked()
+    process.on('SIGHUP', () => {
+      void reload(app, io.env)
+    })
     await app.operations.listen({ host: config.operationsHost, port: config.operationsPort })
     await app.api.listen({ host: config.host, port: config.port })
     app.start()
@@ -50,10 +55,7 @@ export const serve: Command = {
     setFlagsFromString('--semi-space-growth-factor=2')
     app.api.log.info({ url: urlOf(app.api), operations: urlOf(app.operations) }, 'ready')
 
-    process.on('SIGHUP', () => {
-      void reload(app, io.env)
-    })
-    const signal = await Promise.race([asked(), app.leaseLost])
+    const signal = await Promise.race([stopping, app.leaseLost])
     app.drain()
     app.api.log.info({ signal }, 'draining')
     // Requests are still routed here for a moment after readiness went red; a person at a keyboard waits for nothing.
