@@ -68,8 +68,8 @@ export function ownRoutes (parts: PagesParts): (scope: FastifyInstance) => Promi
 
   /** Logs in at the console for these pages only: what the console hands out for it never reaches the browser. */
   async function signIn (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-    if (signing.in === undefined) return script(request, reply, 404, 'not_found')
     if (!sameOrigin(request, publicOrigin)) return refused(request, reply)
+    if (signing.in === undefined) return script(request, reply, 404, 'not_found')
     const reading = readForm(bytesOf(request) ?? Buffer.alloc(0))
     const field = (wanted: string): string =>
       'fields' in reading ? (reading.fields.find(({ name }) => name === wanted)?.value ?? '') : ''
