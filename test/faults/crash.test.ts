@@ -33,18 +33,31 @@ const asksFor = (script: keyof typeof SCRIPTS) => {
 }
 const [takes, takesBackup] = [asksFor('posternTake'), asksFor('posternTakeBackup')]
 
+const prepared = new WeakMap<Socket, Map<string, string>>()
+/** What a message to PostgreSQL asks for. A statement comes with its text once a connection, and by its name then. */
+const statements = (text: string, connection: Socket): string => {
+  const known = prepared.get(connection) ?? new Map<string, string>()
+  prepared.set(connection, known)
+  for (const [, name = '', sql = ''] of text.matchAll(/(postern_\d+)\0([^\0]+)\0/g)) known.set(name, sql)
+  return [text, ...[...known].filter(([name]) => text.includes(`${name}\0`)).map(([, sql]) => sql)].join('\n')
+}
+const passes = (text: string, connection: Socket): undefined => { statements(text, connection) }
+toPostgres.hold = passes
+
 /** The transaction of a right answer: the only one that ends on a connection where this was asked. */
-const accepts = 'insert into "accepted"'
+const ACCEPTS = 'insert into "accepted"'
+const accepts = (text: string, connection: Socket): boolean => statements(text, connection).includes(ACCEPTS)
 const accepting = new WeakSet<Socket>()
 const commits = (text: string, connection: Socket): boolean => {
-  if (text.includes(accepts)) accepting.add(connection)
-  return accepting.has(connection) && /\bcommit\b/i.test(text)
+  const asked = statements(text, connection)
+  if (asked.includes(ACCEPTS)) accepting.add(connection)
+  return accepting.has(connection) && /\bcommit\b/i.test(asked)
 }
 
 /** Where it dies: which relay holds the answer to what was asked for, and whether the code is consumed by then. */
 const PLACES = [
   { name: 'the attempt was taken', relay: toRedis, asked: (text: string) => takes(text) || takesBackup(text), consumed: false },
-  { name: 'the code matched', relay: toPostgres, asked: (text: string) => text.includes(accepts), consumed: false },
+  { name: 'the code matched', relay: toPostgres, asked: accepts, consumed: false },
   { name: 'the code was consumed', relay: toPostgres, asked: commits, consumed: true },
   { name: 'the answer was written', relay: toService, asked: (text: string) => text.includes('/verification'), consumed: true }
 ] as const
@@ -74,7 +87,7 @@ async function dies (t: Test, { relay, asked }: typeof PLACES[number], { who, id
   } finally {
     first.stop('SIGKILL')
     await first.ended
-    relay.hold = () => undefined
+    relay.hold = relay === toPostgres ? passes : () => undefined
     await service.restart(0)
     service.died.splice(0)
   }

@@ -88,8 +88,10 @@ export async function startCluster (t: Teardown) {
 export function moveSlots (t: Teardown, from: number, to: number) {
   const [source, target] = [admin(t, from), admin(t, to)]
   const slots: number[] = []
-  const keysIn = async (slot: number, most: number) => await source.call('CLUSTER', 'GETKEYSINSLOT', slot, most) as string[]
-  const migrate = async (keys: readonly string[]): Promise<void> => {
+  // Keys hold bytes.
+  const keysIn = async (slot: number, most: number) =>
+    await source.callBuffer('CLUSTER', 'GETKEYSINSLOT', slot, most) as Buffer[]
+  const migrate = async (keys: readonly Buffer[]): Promise<void> => {
     if (keys.length > 0) await source.call('MIGRATE', '127.0.0.1', to, '', 0, 5_000, 'KEYS', ...keys)
   }
   const idOf = async (redis: Redis): Promise<string> => String(await redis.call('CLUSTER', 'MYID'))
