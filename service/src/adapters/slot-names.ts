@@ -23,8 +23,15 @@ export function createSlotNames ({
   readonly sealer: Sealer
   readonly randomness: Randomness
 }) {
-  const tagBytes = (tenant: string, subject: string) =>
-    Buffer.from(sealer.keyedHash('tag', tenant, subject), 'base64url').subarray(0, TAG_BYTES)
+  // A call names the keys of one subject several times over.
+  let last = { tenant: '', subject: '', bytes: Buffer.alloc(0) }
+  const tagBytes = (tenant: string, subject: string): Buffer => {
+    if (last.tenant !== tenant || last.subject !== subject || last.bytes.length === 0) {
+      const bytes = Buffer.from(sealer.keyedHash('tag', tenant, subject), 'base64url').subarray(0, TAG_BYTES)
+      last = { tenant, subject, bytes }
+    }
+    return last.bytes
+  }
   const idOf = (by: By, kind: SlotKind, held: boolean, random: Uint8Array): string =>
     Buffer.concat([
       tagBytes(by.tenant, by.subject),

@@ -1,6 +1,6 @@
 // Reading a subject: one statement, whatever the decision needs.
 
-import { sql } from 'kysely'
+import { CompiledQuery, sql } from 'kysely'
 import type { Authenticator, By, SubjectState } from '../../domain/model.ts'
 import type { Records } from '../../domain/ports.ts'
 import { REMEMBERED_MS, transaction, writeChange, type Db, type Dialect } from './parts.ts'
@@ -89,22 +89,25 @@ export function createStates (
     dialect === 'sqlite'
       ? sql`(select json_group_array(json_array(a.id, a.factor, a.secret, a.counter, a.confirmed_at)) from (select * from authenticators where tenant = one.tenant and subject = one.subject order by id) a)`
       : sql`(select json_agg(json_build_array(a.id, a.factor, a.secret, a.counter, a.confirmed_at) order by a.id) from authenticators a where a.tenant = one.tenant and a.subject = one.subject)`
-  const text = (value: string) => (dialect === 'sqlite' ? sql`${value}` : sql`${value}::text`)
+  const named = (name: string) => (dialect === 'sqlite' ? sql`${''} as ${sql.ref(name)}` : sql`${''}::text as ${sql.ref(name)}`)
+  // Compiled once: it is most of what a gate asks, and making its text costs as much as running it.
+  const { sql: text } = sql`
+    select s.epoch, s.failures_in_row, s.locked_at, s.required_from, s.fenced, s.enrolment_code_hash, s.enrolment_code_expires_at,
+      s.contact, s.set_address, s.locale, ${own} as own,
+      (select count(*) from failures f where f.tenant = one.tenant and f.subject = one.subject and f.at > ${0}) as in_30_days,
+      b.failures_in_row as browser_failures, b.passed_at,
+      x.subject as session_subject, x.browser as session_browser, x.epoch as session_epoch, x.login_at, x.login_factor,
+      x.login_expires_at, x.step_up_at, x.step_up_factor, x.step_up_scope, x.expires_at,
+      (select n.number from change_numbers n where n.tenant = one.tenant) as change,
+      (select i.id from identity i where i.name = 'database') as database_id
+    from (select ${sql.join([named('tenant'), named('subject'), named('session'), named('browser')])}) one
+    left join subjects s on s.tenant = one.tenant and s.subject = one.subject
+    left join browsers b on b.tenant = one.tenant and b.subject = one.subject and b.browser = one.browser
+    left join assurances x on x.tenant = one.tenant and x.session = one.session`.compile(db)
 
-  const read = async (by: By, now: number): Promise<Row> => {
-    const { rows } = await sql<Row>`
-      select s.epoch, s.failures_in_row, s.locked_at, s.required_from, s.fenced, s.enrolment_code_hash, s.enrolment_code_expires_at,
-        s.contact, s.set_address, s.locale, ${own} as own,
-        (select count(*) from failures f where f.tenant = one.tenant and f.subject = one.subject and f.at > ${now - REMEMBERED_MS}) as in_30_days,
-        b.failures_in_row as browser_failures, b.passed_at,
-        x.subject as session_subject, x.browser as session_browser, x.epoch as session_epoch, x.login_at, x.login_factor,
-        x.login_expires_at, x.step_up_at, x.step_up_factor, x.step_up_scope, x.expires_at,
-        (select n.number from change_numbers n where n.tenant = one.tenant) as change,
-        (select i.id from identity i where i.name = 'database') as database_id
-      from (select ${text(by.tenant)} as tenant, ${text(by.subject)} as subject, ${text(by.session)} as session, ${text(by.browser)} as browser) one
-      left join subjects s on s.tenant = one.tenant and s.subject = one.subject
-      left join browsers b on b.tenant = one.tenant and b.subject = one.subject and b.browser = one.browser
-      left join assurances x on x.tenant = one.tenant and x.session = one.session`.execute(db)
+  const read = async ({ tenant, subject, session, browser }: By, now: number): Promise<Row> => {
+    const parameters = [now - REMEMBERED_MS, tenant, subject, session, browser]
+    const { rows } = await db.executeQuery<Row>(CompiledQuery.raw(text, parameters))
     const [row] = rows
     if (row === undefined) throw new Error('a read of one row gave none')
     // Emptied, or restored from elsewhere, beside the running service: that somebody is missing says nothing then.
