@@ -175,12 +175,12 @@ async function bySubjects (t: Teardown, plan: Plan, name: string, subjects: numb
 }
 
 /** Challenges that nobody answers. */
-async function openChallenges ({ url, key }: Running, count: number, next: Walk): Promise<void> {
+async function openChallenges ({ url, key }: Running, count: number, subjects: number): Promise<void> {
   const calls = createCalls(key, { address: false })
   let left = count
   await Promise.all(Array.from({ length: 16 }, async () => {
     const line = await connectTo(url)
-    while (left-- > 0) await calls.open(line, calls.askOf(next().i))
+    while (left-- > 0) await calls.open(line, calls.askOf(left * EVERY % subjects))
     line.close()
   }))
 }
@@ -238,7 +238,7 @@ export async function scale (t: Teardown, plan: Plan, quick: boolean): Promise<P
     ({ ...await serve(t, redis === undefined ? settings : { ...settings, POSTERN_REDIS: redis }), key })
 
   const crowded = await replica((await startRedis(t)).url)
-  await openChallenges(crowded, LIVE, createWalk(subjects / EVERY, EVERY))
+  await openChallenges(crowded, LIVE, subjects)
   const live = await compare('PostgreSQL, live challenges', {
     operation: 'a challenge opened and answered',
     plan,
