@@ -127,7 +127,7 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
           wrote = true
           const named = Object.entries(trailers).map(([name, value]): [string, string] => [name, String(value)])
           if (named.length > 0 && response.chunkedEncoding) response.addTrailers(named)
-          // As text it leaves in one write with its headers: a small answer costs a fifth less CPU.
+          // As text it leaves in one write with its headers; as bytes it would be a gathered write of two pieces.
           if (whole === undefined) response.end()
           else response.end(whole.toString('latin1'), 'latin1')
           settle(undefined)
