@@ -90,6 +90,23 @@ t.test('C-06 Sentinel: the new master is found, and an attempt that was in doubt
   t.not(await shape.masterPort(), before)
 })
 
+t.test('C-06 Sentinel: word of the fail-over that comes while the client asks for the master does not end it', async t => {
+  const shape = await startSentinel(t)
+  const relay = await startRelay(t, shape.sentinels[0]?.port ?? 0)
+  const { pending } = await connected(t, `redis+sentinel://127.0.0.1:${relay.port}/0?master=main`)
+  const before = await shape.masterPort()
+  const switched = until('the new master', async () => await shape.masterPort() !== before).then(() => {})
+  let asked = 0
+  relay.hold = text => {
+    if (!/get-master-addr-by-name/i.test(text)) return undefined
+    asked += 1
+    return switched
+  }
+  process.kill(shape.master.pid, 'SIGKILL')
+  await until('the client to go on', async () => await works(pending, 10) === 10)
+  t.ok(asked > 0, 'it was asking then')
+})
+
 t.test('C-07 C-10 Cluster: every subject keeps to one slot, a fail-over is followed, a demoted node is left', async t => {
   const shape = await startCluster(t)
   const { pending } = await connected(t, shape.url)

@@ -52,6 +52,7 @@ export async function startSentinel (t: Teardown) {
   return {
     master,
     replica,
+    sentinels,
     url: `redis+sentinel://${sentinels.map(one => `127.0.0.1:${one.port}`).join(',')}/0?master=main`,
     /** Port of the server that is master now. */
     masterPort: async () => Number((await asked.call('SENTINEL', 'GET-MASTER-ADDR-BY-NAME', 'main') as string[])[1])

@@ -2,7 +2,7 @@
 
 import type { Cluster, Redis } from 'ioredis'
 import type { Config } from '../config.ts'
-import { after } from './clock.ts'
+import { after, unlessEnded } from './clock.ts'
 import { patient } from './patience.ts'
 
 export type RedisClient = Redis | Cluster
@@ -16,6 +16,7 @@ export interface ConnectedRedis {
 }
 
 const CONNECT_MS = 2_000
+const REVIVE_MS = 100
 
 /** Wrong until somebody mends it: waiting changes nothing. */
 const LASTING =
@@ -44,11 +45,21 @@ async function connectOnce (settings: RedisSettings): Promise<ConnectedRedis> {
     }
     // A promoted replica may be configured otherwise than the master that was asked at start.
     client.on('ready', () => { check().catch(() => {}) })
+    // The client ends for good where word of a fail-over reaches it while it looks for the master; nobody meant that.
+    let wanted = true
+    client.on('end', () => {
+      unlessEnded(REVIVE_MS, () => {
+        if (wanted) client.connect().catch(() => {})
+      })
+    })
     return {
       client,
       // What was wrong right after a fail-over, or came too late, may be well by now.
       policy: async () => { await checked.catch(check) },
-      close: () => { client.disconnect() }
+      close: () => {
+        wanted = false
+        client.disconnect()
+      }
     }
   } catch (error) {
     client.disconnect()
