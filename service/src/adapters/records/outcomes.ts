@@ -2,6 +2,8 @@
 
 import { locks } from '../../domain/policy.ts'
 import type { AcceptRequest, AcceptResult, FactorChangeResult, Records } from '../../domain/ports.ts'
+import type { Schema } from '../schema.ts'
+import { statement } from '../statements.ts'
 import {
   clearCounts,
   markBrowser,
@@ -16,68 +18,187 @@ import {
   type Tx
 } from './parts.ts'
 
-/** The conditional write that makes a code single-use. */
-async function use (tx: Tx, { by, use }: AcceptRequest): Promise<boolean> {
-  if (use.use === 'challenge') return true
-  const update = tx
-    .updateTable('authenticators')
-    .where('id', '=', use.authenticator)
-    .where('tenant', '=', by.tenant)
-    .where('subject', '=', by.subject)
-  const done =
-    use.use === 'advance'
-      ? await update.set({ counter: use.to }).where('counter', '<', use.to).executeTakeFirst()
-      : await update.set({ counter: 1 }).where('counter', '=', 0).executeTakeFirst()
-  return done.numUpdatedRows === 1n
+interface Code {
+  readonly id: string
+  readonly tenant: string
+  readonly subject: string
 }
+
+const authenticator = (on: Tx | Db, { id, tenant, subject }: Code) => on
+  .updateTable('authenticators').where('id', '=', id).where('tenant', '=', tenant).where('subject', '=', subject)
+const advance = statement((on, code: Code & { readonly to: number }) =>
+  authenticator(on, code).set({ counter: code.to }).where('counter', '<', code.to))
+const consume = statement((on, code: Code) => authenticator(on, code).set({ counter: 1 }).where('counter', '=', 0))
+
+/** The conditional write that makes a code single-use. */
+async function use (tx: Tx, { by: { tenant, subject }, use }: AcceptRequest): Promise<boolean> {
+  if (use.use === 'challenge') return true
+  const code = { id: use.authenticator, tenant, subject }
+  const { numAffectedRows } = use.use === 'advance' ? await advance(tx, { ...code, to: use.to }) : await consume(tx, code)
+  return numAffectedRows === 1n
+}
+
+type Assured = Schema['assurances']
+
+const assuranceOf = statement((on, { tenant, session }: Pick<Assured, 'tenant' | 'session'>) => on
+  .selectFrom('assurances')
+  .select(['subject', 'browser', 'epoch', 'login_at', 'login_factor', 'login_expires_at', 'expires_at'])
+  .where('tenant', '=', tenant)
+  .where('session', '=', session))
+
+const writeAssurance = statement((on, row: Assured) => {
+  const values = {
+    subject: row.subject,
+    epoch: row.epoch,
+    browser: row.browser,
+    login_at: row.login_at,
+    login_factor: row.login_factor,
+    login_expires_at: row.login_expires_at,
+    step_up_at: row.step_up_at,
+    step_up_factor: row.step_up_factor,
+    step_up_scope: row.step_up_scope,
+    expires_at: row.expires_at
+  }
+  return on
+    .insertInto('assurances')
+    .values({ tenant: row.tenant, session: row.session, ...values })
+    .onConflict(conflict => conflict.columns(['tenant', 'session']).doUpdateSet(eb => ({
+      subject: eb.ref('excluded.subject'),
+      epoch: eb.ref('excluded.epoch'),
+      browser: eb.ref('excluded.browser'),
+      login_at: eb.ref('excluded.login_at'),
+      login_factor: eb.ref('excluded.login_factor'),
+      login_expires_at: eb.ref('excluded.login_expires_at'),
+      step_up_at: eb.ref('excluded.step_up_at'),
+      step_up_factor: eb.ref('excluded.step_up_factor'),
+      step_up_scope: eb.ref('excluded.step_up_scope'),
+      expires_at: eb.ref('excluded.expires_at')
+    })))
+})
 
 async function record (tx: Tx, { by, bindTo, slot, factor, now, record }: AcceptRequest): Promise<void> {
   if (record === null) return
-  const before = await tx
-    .selectFrom('assurances')
-    .selectAll()
-    .where('tenant', '=', by.tenant)
-    .where('session', '=', by.session)
-    .executeTakeFirst()
+  const { tenant, session, subject } = by
+  const [before] = (await assuranceOf(tx, { tenant, session })).rows
   const same =
     before !== undefined &&
-    before.subject === by.subject &&
+    before.subject === subject &&
     before.epoch === slot.epoch &&
     before.browser === by.browser
-  const stepUp = { step_up_at: now, step_up_factor: factor, step_up_scope: record.scope }
-  const none = { step_up_at: null, step_up_factor: null, step_up_scope: 'any' }
-  const login = { login_at: now, login_factor: factor, login_expires_at: record.expiresAt }
-  const row =
-    record.purpose === 'login'
-      ? { browser: bindTo, ...login, ...(record.scope === 'recovery' ? stepUp : none), expires_at: record.expiresAt }
-      : same
-        ? {
-            browser: by.browser,
-            login_at: before.login_at,
-            login_factor: before.login_factor,
-            login_expires_at: before.login_expires_at,
-            ...stepUp,
-            expires_at: Math.max(before.expires_at, record.expiresAt)
-          }
-        : {
-            browser: by.browser,
-            login_at: null,
-            login_factor: null,
-            login_expires_at: null,
-            ...stepUp,
-            expires_at: record.expiresAt
-          }
-  const values = { subject: by.subject, epoch: slot.epoch, ...row }
-  await tx
-    .insertInto('assurances')
-    .values({ tenant: by.tenant, session: by.session, ...values })
-    .onConflict(conflict => conflict.columns(['tenant', 'session']).doUpdateSet(values))
-    .execute()
+  const isLogin = record.purpose === 'login'
+  const browser = isLogin ? bindTo : by.browser
+  const login = isLogin
+    ? { login_at: now, login_factor: factor, login_expires_at: record.expiresAt }
+    : same
+      ? { login_at: before.login_at, login_factor: before.login_factor, login_expires_at: before.login_expires_at }
+      : { login_at: null, login_factor: null, login_expires_at: null }
+  const steppedUp = !isLogin || record.scope === 'recovery'
+  await writeAssurance(tx, {
+    tenant,
+    session,
+    subject,
+    epoch: slot.epoch,
+    browser,
+    ...login,
+    step_up_at: steppedUp ? now : null,
+    step_up_factor: steppedUp ? factor : null,
+    step_up_scope: steppedUp ? record.scope : 'any',
+    expires_at: !isLogin && same ? Math.max(before.expires_at, record.expiresAt) : record.expiresAt
+  })
   // A record that this one replaces may still stand in a gate's cache.
-  if (before?.login_at != null && (before.subject !== by.subject || before.browser !== row.browser)) {
-    await writeChange(tx, by.tenant, now, { kind: 'session', session: by.session })
+  if (before?.login_at != null && (before.subject !== subject || before.browser !== browser)) {
+    await writeChange(tx, tenant, now, { kind: 'session', session })
   }
 }
+
+/** The first answer to a slot is the only one. */
+const insertAccepted = statement((on, row: Schema['accepted']) => on
+  .insertInto('accepted')
+  .values({
+    tenant: row.tenant,
+    slot: row.slot,
+    at: row.at,
+    expires_at: row.expires_at,
+    subject: row.subject,
+    session: row.session,
+    browser: row.browser,
+    purpose: row.purpose,
+    factor: row.factor,
+    return_path: row.return_path,
+    idempotency_key: row.idempotency_key
+  })
+  .onConflict(conflict => conflict.columns(['tenant', 'slot']).doNothing()))
+
+interface OwnBrowser {
+  readonly tenant: string
+  readonly subject: string
+  readonly browser: string
+}
+
+const browserPassed = statement((on, { tenant, subject, browser, now, since }: OwnBrowser & { readonly now: number, readonly since: number }) => on
+  .updateTable('browsers')
+  .set({ failures_in_row: 0, passed_at: now })
+  .where('tenant', '=', tenant)
+  .where('subject', '=', subject)
+  .where('browser', '=', browser)
+  .where('passed_at', '>', since))
+
+const deleteBrowser = statement((on, { tenant, subject, browser }: OwnBrowser) => on
+  .deleteFrom('browsers')
+  .where('tenant', '=', tenant)
+  .where('subject', '=', subject)
+  .where('browser', '=', browser))
+
+/** Counts start anew for who passed, in the budget that was spent; a browser that logged in is known from now on. */
+async function passed (tx: Tx, { by, bindTo, slot, now, record }: AcceptRequest, failuresInRow: number): Promise<void> {
+  const { tenant, subject, browser } = by
+  const own = { tenant, subject, browser }
+  const marks = slot.kind === 'login' && record !== null
+  const stays = marks && bindTo === browser && browser !== 'none'
+  // Marking a browser that stays does the same, and nobody's count is to be told from its own.
+  if (failuresInRow > 0 || !stays) {
+    const known = await browserPassed(tx, { ...own, now, since: now - REMEMBERED_MS })
+    if (known.numAffectedRows === 0n && failuresInRow > 0) {
+      await tx
+        .updateTable('subjects')
+        .set({ failures_in_row: 0 })
+        .where('tenant', '=', tenant)
+        .where('subject', '=', subject)
+        .execute()
+    }
+  }
+  if (!marks) return
+  if (bindTo !== browser) await deleteBrowser(tx, own)
+  await markBrowser(tx, by, bindTo, now)
+}
+
+interface Failed {
+  readonly tenant: string
+  readonly subject: string
+  readonly at: number
+}
+
+const insertFailure = statement((on, { tenant, subject, at }: Failed) =>
+  on.insertInto('failures').values({ tenant, subject, at }))
+const countFailures = statement((on, { tenant, subject, at }: Failed) => on
+  .selectFrom('failures')
+  .select(eb => eb.fn.countAll<number>().as('count'))
+  .where('tenant', '=', tenant)
+  .where('subject', '=', subject)
+  .where('at', '>', at))
+const failedInBrowser = statement((on, { tenant, subject, browser }: OwnBrowser) => on
+  .updateTable('browsers')
+  .set(eb => ({ failures_in_row: eb('failures_in_row', '+', 1) }))
+  .where('tenant', '=', tenant)
+  .where('subject', '=', subject)
+  .where('browser', '=', browser)
+  .returning('failures_in_row'))
+const failed = statement((on, { tenant, subject }: Omit<OwnBrowser, 'browser'>) => on
+  .updateTable('subjects')
+  .set(eb => ({ failures_in_row: eb('failures_in_row', '+', 1) }))
+  .where('tenant', '=', tenant)
+  .where('subject', '=', subject)
+  .returning('failures_in_row'))
 
 export function createOutcomes (
   db: Db,
@@ -89,54 +210,22 @@ export function createOutcomes (
         const { by, slot, now } = request
         if (subject.epoch !== slot.epoch) throw new Undone<AcceptResult>({ result: 'gone' })
         if (subject.locked_at !== null && !request.whileLocked) throw new Undone<AcceptResult>({ result: 'locked' })
-        const purpose = slot.kind
-        const first = await tx
-          .insertInto('accepted')
-          .values({
-            tenant: by.tenant,
-            slot: slot.id,
-            at: now,
-            expires_at: request.record?.expiresAt ?? now,
-            subject: by.subject,
-            session: by.session,
-            browser: by.browser,
-            purpose,
-            factor: request.factor,
-            return_path: slot.returnPath,
-            idempotency_key: request.idempotencyKey
-          })
-          .onConflict(conflict => conflict.columns(['tenant', 'slot']).doNothing())
-          .executeTakeFirst()
-        if (first.numInsertedOrUpdatedRows !== 1n) throw new Undone<AcceptResult>({ result: 'gone' })
+        const first = await insertAccepted(tx, {
+          tenant: by.tenant,
+          slot: slot.id,
+          at: now,
+          expires_at: request.record?.expiresAt ?? now,
+          subject: by.subject,
+          session: by.session,
+          browser: by.browser,
+          purpose: slot.kind,
+          factor: request.factor,
+          return_path: slot.returnPath,
+          idempotency_key: request.idempotencyKey
+        })
+        if (first.numAffectedRows !== 1n) throw new Undone<AcceptResult>({ result: 'gone' })
         if (!(await use(tx, request))) throw new Undone<AcceptResult>({ result: 'used' })
-
-        const known = await tx
-          .updateTable('browsers')
-          .set({ failures_in_row: 0, passed_at: now })
-          .where('tenant', '=', by.tenant)
-          .where('subject', '=', by.subject)
-          .where('browser', '=', by.browser)
-          .where('passed_at', '>', now - REMEMBERED_MS)
-          .executeTakeFirst()
-        if (known.numUpdatedRows === 0n) {
-          await tx
-            .updateTable('subjects')
-            .set({ failures_in_row: 0 })
-            .where('tenant', '=', by.tenant)
-            .where('subject', '=', by.subject)
-            .execute()
-        }
-        if (slot.kind === 'login' && request.record !== null) {
-          if (request.bindTo !== by.browser) {
-            await tx
-              .deleteFrom('browsers')
-              .where('tenant', '=', by.tenant)
-              .where('subject', '=', by.subject)
-              .where('browser', '=', by.browser)
-              .execute()
-          }
-          await markBrowser(tx, by, request.bindTo, now)
-        }
+        await passed(tx, request, subject.failures_in_row)
         await record(tx, request)
         await writeEvent(tx, by.tenant, now, request.event)
         await writeNotices(tx, by.tenant, by.subject, now, request.notices)
@@ -166,34 +255,14 @@ export function createOutcomes (
       await ofSubject(by.tenant, by.subject, async (tx, subject) => {
         await writeEvent(tx, by.tenant, now, event)
         if (!counts) return { inARow: 0, in30Days: 0, locked: subject.locked_at !== null }
-        await tx.insertInto('failures').values({ tenant: by.tenant, subject: by.subject, at: now }).execute()
-        const own = browserKnown
-          ? await tx
-            .updateTable('browsers')
-            .set(eb => ({ failures_in_row: eb('failures_in_row', '+', 1) }))
-            .where('tenant', '=', by.tenant)
-            .where('subject', '=', by.subject)
-            .where('browser', '=', by.browser)
-            .returning('failures_in_row')
-            .executeTakeFirst()
-          : undefined
-        const { failures_in_row: inARow } =
-          own ??
-          (await tx
-            .updateTable('subjects')
-            .set(eb => ({ failures_in_row: eb('failures_in_row', '+', 1) }))
-            .where('tenant', '=', by.tenant)
-            .where('subject', '=', by.subject)
-            .returning('failures_in_row')
-            .executeTakeFirstOrThrow())
-        const { count } = await tx
-          .selectFrom('failures')
-          .select(eb => eb.fn.countAll<number>().as('count'))
-          .where('tenant', '=', by.tenant)
-          .where('subject', '=', by.subject)
-          .where('at', '>', now - REMEMBERED_MS)
-          .executeTakeFirstOrThrow()
-        const in30Days = Number(count)
+        const { tenant, subject: name, browser } = by
+        await insertFailure(tx, { tenant, subject: name, at: now })
+        const [own] = browserKnown ? (await failedInBrowser(tx, { tenant, subject: name, browser })).rows : []
+        const [counted] = own === undefined ? (await failed(tx, { tenant, subject: name })).rows : [own]
+        const [recent] = (await countFailures(tx, { tenant, subject: name, at: now - REMEMBERED_MS })).rows
+        if (counted === undefined || recent === undefined) throw new Error("the subject's row is gone")
+        const inARow = counted.failures_in_row
+        const in30Days = Number(recent.count)
         const locked = locks({ inARow, in30Days }, limits)
         if (locked && subject.locked_at === null) {
           await tx
@@ -219,24 +288,20 @@ export function createOutcomes (
         const { by, now, allowedBy } = change
         if (subject.epoch !== change.epoch) throw new Undone<FactorChangeResult>({ result: 'gone' })
         if (change.slot !== null) {
-          const first = await tx
-            .insertInto('accepted')
-            .values({
-              tenant: by.tenant,
-              slot: change.slot,
-              at: now,
-              expires_at: now,
-              subject: by.subject,
-              session: by.session,
-              browser: by.browser,
-              purpose: 'enrolment',
-              factor: change.event.factor ?? '',
-              return_path: null,
-              idempotency_key: null
-            })
-            .onConflict(conflict => conflict.columns(['tenant', 'slot']).doNothing())
-            .executeTakeFirst()
-          if (first.numInsertedOrUpdatedRows !== 1n) throw new Undone<FactorChangeResult>({ result: 'gone' })
+          const first = await insertAccepted(tx, {
+            tenant: by.tenant,
+            slot: change.slot,
+            at: now,
+            expires_at: now,
+            subject: by.subject,
+            session: by.session,
+            browser: by.browser,
+            purpose: 'enrolment',
+            factor: change.event.factor ?? '',
+            return_path: null,
+            idempotency_key: null
+          })
+          if (first.numAffectedRows !== 1n) throw new Undone<FactorChangeResult>({ result: 'gone' })
         }
         if (allowedBy.by === 'step_up') {
           let query = tx

@@ -5,6 +5,7 @@ import type { Kysely, Transaction } from 'kysely'
 import type { By, Event } from '../../domain/model.ts'
 import type { Notice } from '../../domain/ports.ts'
 import type { Schema } from '../schema.ts'
+import { shortcut, statement } from '../statements.ts'
 import { createTurns } from '../turns.ts'
 
 export type Tx = Transaction<Schema>
@@ -28,7 +29,10 @@ export class Undone<T> extends Error {
 /** Runs a transaction; an `Undone` thrown in it is rolled back and its outcome returned. */
 export async function transaction<T> (db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
   try {
-    return await db.transaction().execute(work)
+    return await db.transaction().execute(async tx => {
+      await shortcut(tx)
+      return await work(tx)
+    })
   } catch (error) {
     if (error instanceof Undone) return error.outcome
     throw error
@@ -44,27 +48,30 @@ export interface LockedSubject {
   readonly enrolment_code_expires_at: number | null
 }
 
+interface Named {
+  readonly tenant: string
+  readonly subject: string
+}
+
+const readSubject = (lock: boolean) =>
+  statement((on, { tenant, subject }: Named) => {
+    const query = on
+      .selectFrom('subjects')
+      .select(['epoch', 'locked_at', 'failures_in_row', 'fenced', 'enrolment_code_hash', 'enrolment_code_expires_at'])
+      .where('tenant', '=', tenant)
+      .where('subject', '=', subject)
+    return lock ? query.forUpdate() : query
+  })
+// SQLite has one who writes at a time.
+const READ_SUBJECT = { sqlite: readSubject(false), postgres: readSubject(true) } as const
+
 /**
  * Makes the subject's row if there is none, and holds it until the transaction ends: what changes a subject comes one
  * after another.
  */
 export async function lockSubject (tx: Tx, dialect: Dialect, tenant: string, subject: string): Promise<LockedSubject> {
-  const columns = [
-    'epoch',
-    'locked_at',
-    'failures_in_row',
-    'fenced',
-    'enrolment_code_hash',
-    'enrolment_code_expires_at'
-  ] as const
-  const read = async () => {
-    const query = tx
-      .selectFrom('subjects')
-      .select(columns)
-      .where('tenant', '=', tenant)
-      .where('subject', '=', subject)
-    return await (dialect === 'postgres' ? query.forUpdate() : query).executeTakeFirst()
-  }
+  const read = async (): Promise<LockedSubject | undefined> =>
+    (await READ_SUBJECT[dialect](tx, { tenant, subject })).rows[0]
   const found = await read()
   if (found !== undefined) return found
   await tx
@@ -145,23 +152,48 @@ export async function writeChange (
     .execute()
 }
 
-export async function writeEvent (tx: Tx | Db, tenant: string, now: number, event: Event): Promise<void> {
-  await tx
-    .insertInto('events')
-    .values({
-      tenant,
-      at: now,
-      subject: event.subject,
-      kind: event.kind,
-      outcome: event.outcome,
-      actor: event.actor,
-      purpose: event.purpose ?? null,
-      factor: event.factor ?? null,
-      reason: event.reason ?? null,
-      request_id: event.requestId ?? null,
-      address_prefix: event.addressPrefix ?? null
-    })
-    .execute()
+interface EventRow {
+  readonly tenant: string
+  readonly at: number
+  readonly subject: string
+  readonly kind: string
+  readonly outcome: string
+  readonly actor: string
+  readonly purpose: string | null
+  readonly factor: string | null
+  readonly reason: string | null
+  readonly request_id: string | null
+  readonly address_prefix: string | null
+}
+
+const insertEvent = statement((on, row: EventRow) => on.insertInto('events').values({
+  tenant: row.tenant,
+  at: row.at,
+  subject: row.subject,
+  kind: row.kind,
+  outcome: row.outcome,
+  actor: row.actor,
+  purpose: row.purpose,
+  factor: row.factor,
+  reason: row.reason,
+  request_id: row.request_id,
+  address_prefix: row.address_prefix
+}))
+
+export async function writeEvent (on: Tx | Db, tenant: string, now: number, event: Event): Promise<void> {
+  await insertEvent(on, {
+    tenant,
+    at: now,
+    subject: event.subject,
+    kind: event.kind,
+    outcome: event.outcome,
+    actor: event.actor,
+    purpose: event.purpose ?? null,
+    factor: event.factor ?? null,
+    reason: event.reason ?? null,
+    request_id: event.requestId ?? null,
+    address_prefix: event.addressPrefix ?? null
+  })
 }
 
 /** Writes notices for the outbox; one without an address is shown on pages. */
@@ -193,21 +225,23 @@ export async function writeNotices (
     .execute()
 }
 
-/** Marks a browser as one that passed for this subject. */
-export async function markBrowser (
-  tx: Tx,
-  by: Pick<By, 'tenant' | 'subject'>,
-  browser: string,
-  now: number
-): Promise<void> {
-  if (browser === 'none') return
-  await tx
+const upsertBrowser = statement(
+  (on, { tenant, subject, browser, now }: Named & { readonly browser: string, readonly now: number }) => on
     .insertInto('browsers')
-    .values({ tenant: by.tenant, subject: by.subject, browser, passed_at: now, failures_in_row: 0 })
+    .values({ tenant, subject, browser, passed_at: now, failures_in_row: 0 })
     .onConflict(conflict =>
       conflict.columns(['tenant', 'subject', 'browser']).doUpdateSet({ passed_at: now, failures_in_row: 0 })
     )
-    .execute()
+)
+
+/** Marks a browser as one that passed for this subject. */
+export async function markBrowser (
+  tx: Tx,
+  { tenant, subject }: Pick<By, 'tenant' | 'subject'>,
+  browser: string,
+  now: number
+): Promise<void> {
+  if (browser !== 'none') await upsertBrowser(tx, { tenant, subject, browser, now })
 }
 
 /** Counts start anew: lock, failures in a row and in 30 days. */
