@@ -47,7 +47,7 @@ export function createMemoryPending ({
   let swept = 0
 
   const budgetOf = (by: By, browserKnown: boolean): Budget => {
-    const tag = names.tag(by.tenant, by.subject)
+    const tag = names.tagOf(by)
     const own = budgets.get(tag) ?? new Map<string, Budget>()
     budgets.set(tag, own)
     const name = browserKnown ? by.browser : ''

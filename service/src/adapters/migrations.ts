@@ -54,7 +54,6 @@ export function migrations (dialect: 'sqlite' | 'postgres'): Record<string, Migr
           `create table events (
             id ${serial}, tenant text not null, at bigint not null, subject text not null, kind text not null,
             outcome text not null, actor text not null, purpose text, factor text, reason text, request_id text, address_prefix text)`,
-          'create index events_tenant on events (tenant, id)',
           'create index events_subject on events (tenant, subject, id)',
           'create table change_numbers (tenant text not null primary key, number bigint not null)',
           `create table changes (
@@ -74,7 +73,7 @@ export function migrations (dialect: 'sqlite' | 'postgres'): Record<string, Migr
       up: async (db: Kysely<unknown>) => {
         await run(db, [
           'alter table events add column number bigint',
-          'create index events_number on events (tenant, number)',
+          'create index events_number on events (tenant, number) where number is not null',
           'create index events_unnumbered on events (tenant, id) where number is null',
           'create index events_at on events (at)',
           'create index failures_at on failures (at)',

@@ -52,16 +52,16 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
   }
 
   const keysOf = (by: By) => {
-    const tag = `{${names.tag(by.tenant, by.subject)}}`
-    const key = (kind: SlotKind, name: string): Buffer =>
+    const tag = `{${names.tagOf(by)}}`
+    const key = (kind: SlotKind, name: Buffer): Buffer =>
       Buffer.concat([
         Buffer.from(tag + (kind.startsWith('enrol') || kind === 'proof' ? 'e' : 'c')),
-        bytesOf(name).subarray(0, SLOT_NAME)
+        name.subarray(0, SLOT_NAME)
       ])
     return {
       budget: `${tag}b`,
-      slot: (kind: SlotKind) => key(kind, names.slot(by, kind)),
-      byId: ({ held, kind, random }: SlotId) => (held ? key('login', random) : key(kind, names.slot(by, kind))),
+      slot: (kind: SlotKind) => key(kind, names.slotBytes(by, kind)),
+      byId: ({ held, kind, random }: SlotId) => (held ? key('login', bytesOf(random)) : key(kind, names.slotBytes(by, kind))),
       held: (random: string) => `${tag}h${random}`
     }
   }
@@ -103,7 +103,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
         [isHeld ? keys.byId({ kind, held: true, random }) : keys.slot(kind), keys.budget, keys.held(random)],
         fieldOf(by, options.browserKnown),
         bytesOf(random),
-        bytesOf(names.slot(by, kind)),
+        names.slotBytes(by, kind),
         options.epoch,
         options.lifetimeMs,
         limits.challengeAttempts,
@@ -134,7 +134,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
         [keys.byId(read), keys.budget],
         fieldOf(by, browserKnown),
         bytesOf(read.random),
-        bytesOf(names.slot(by, read.kind)),
+        names.slotBytes(by, read.kind),
         ...mailArgs(limits)
       )
       return status(reply) === 'gone'
@@ -158,7 +158,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
       if (read === undefined) return { taken: 'gone', now: await time() }
       const operation = Buffer.from(randomness.bytes(OPERATION))
       const keys = keysOf(by)
-      const common = [bytesOf(read.random), bytesOf(names.slot(by, read.kind)), operation] as const
+      const common = [bytesOf(read.random), names.slotBytes(by, read.kind), operation] as const
       const reply =
         budget === 'backup_code'
           ? await run(
@@ -202,7 +202,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
         [keys.byId(read), keys.budget],
         budget === 'backup_code' ? backupField(by) : fieldOf(by, browserKnown),
         bytesOf(read.random),
-        bytesOf(names.slot(by, read.kind)),
+        names.slotBytes(by, read.kind),
         receipt.operation,
         outcome,
         budget,
@@ -219,7 +219,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
         [keys.byId(read), keys.budget],
         fieldOf(by, browserKnown),
         bytesOf(read.random),
-        bytesOf(names.slot(by, read.kind)),
+        names.slotBytes(by, read.kind),
         codeHash,
         ...mailArgs(limits)
       )
@@ -245,7 +245,7 @@ export function createRedisPending ({ redis, sealer, randomness, offsetMs = () =
       const read = names.read(by, id)
       if (read !== undefined) {
         const keys = [keysOf(by).byId(read)]
-        await run('posternEnd', keys, '', bytesOf(read.random), bytesOf(names.slot(by, read.kind)))
+        await run('posternEnd', keys, '', bytesOf(read.random), names.slotBytes(by, read.kind))
       }
     },
 

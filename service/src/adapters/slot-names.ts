@@ -23,18 +23,31 @@ export function createSlotNames ({
   readonly sealer: Sealer
   readonly randomness: Randomness
 }) {
-  // A call names the keys of one subject several times over.
-  let last = { tenant: '', subject: '', bytes: Buffer.alloc(0) }
-  const tagBytes = (tenant: string, subject: string): Buffer => {
-    if (last.tenant !== tenant || last.subject !== subject || last.bytes.length === 0) {
-      const bytes = Buffer.from(sealer.keyedHash('tag', tenant, subject), 'base64url').subarray(0, TAG_BYTES)
-      last = { tenant, subject, bytes }
+  const tagBytes = (tenant: string, subject: string): Buffer =>
+    Buffer.from(sealer.keyedHash('tag', tenant, subject), 'base64url').subarray(0, TAG_BYTES)
+  // A call names the keys of whoever asks several times over.
+  const known = new WeakMap<By, { readonly tag: Buffer, readonly slots: Map<SlotKind, Buffer> }>()
+  const of = (by: By) => {
+    let found = known.get(by)
+    if (found === undefined) {
+      found = { tag: tagBytes(by.tenant, by.subject), slots: new Map() }
+      known.set(by, found)
     }
-    return last.bytes
+    return found
+  }
+  const slotBytes = (by: By, kind: SlotKind): Buffer => {
+    const { slots } = of(by)
+    let bytes = slots.get(kind)
+    if (bytes === undefined) {
+      const hash = sealer.keyedHash('slot', by.tenant, by.subject, by.session, by.browser, kind)
+      bytes = Buffer.from(hash, 'base64url').subarray(0, 16)
+      slots.set(kind, bytes)
+    }
+    return bytes
   }
   const idOf = (by: By, kind: SlotKind, held: boolean, random: Uint8Array): string =>
     Buffer.concat([
-      tagBytes(by.tenant, by.subject),
+      of(by).tag,
       Buffer.of(KINDS.indexOf(kind) | (held ? HELD : 0)),
       random
     ]).toString('base64url')
@@ -42,11 +55,12 @@ export function createSlotNames ({
   return {
     /** base64url of 12 bytes; the hash tag of all keys of a subject. */
     tag: (tenant: string, subject: string): string => tagBytes(tenant, subject).toString('base64url'),
-    /** base64url of 16 bytes: the slot of a `by` and kind. */
-    slot: (by: By, kind: SlotKind): string =>
-      Buffer.from(sealer.keyedHash('slot', by.tenant, by.subject, by.session, by.browser, kind), 'base64url')
-        .subarray(0, 16)
-        .toString('base64url'),
+    /** The same for whoever asks. */
+    tagOf: (by: By): string => of(by).tag.toString('base64url'),
+    /** 16 bytes: the slot of a `by` and kind. */
+    slotBytes,
+    /** The same as base64url. */
+    slot: (by: By, kind: SlotKind): string => slotBytes(by, kind).toString('base64url'),
     /** A new id: tag, kind, 128 random bits. */
     newId: (by: By, kind: SlotKind, held: boolean): string => idOf(by, kind, held, randomness.bytes(16)),
     /** The id of a slot whose random part is known. */
@@ -56,7 +70,7 @@ export function createSlotNames ({
     read: (by: By, id: string): SlotId | undefined => {
       const bytes = Buffer.from(id, 'base64url')
       if (bytes.length !== ID_BYTES || bytes.toString('base64url') !== id) return undefined
-      if (!bytes.subarray(0, TAG_BYTES).equals(tagBytes(by.tenant, by.subject))) return undefined
+      if (!bytes.subarray(0, TAG_BYTES).equals(of(by).tag)) return undefined
       const flags = bytes[TAG_BYTES] ?? 0
       const kind = KINDS[flags & 0x7f]
       return kind === undefined
