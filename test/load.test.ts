@@ -1,7 +1,9 @@
 // Too much at once: what waits is bounded, nobody's flood is everybody's wait, and what is shed is told when to come
 // back.
 
+import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
+import { createLane } from '../service/src/adapters/lane.ts'
 import { createSlowHashes } from '../service/src/adapters/slow-hashes.ts'
 import { Problem } from '../service/src/domain/problems.ts'
 import { until } from './helpers/redis-shapes.ts'
@@ -69,6 +71,31 @@ t.test('C-36: a flood of one used backup code is answered, and somebody else\'s 
   t.equal(owner.status, 200, owner.text)
   const answers = new Set((await Promise.all(flood)).map(({ body }) => body.code))
   t.same([...answers], ['code_used'])
+})
+
+t.test('C-36: codes that are rare wait in a lane of their own, one at a time, and it rests as long as it worked', async t => {
+  const lane = createLane({ atOnce: 1, waiting: 10, ofOne: 8, rests: true })
+  let running = 0
+  let most = 0
+  const began = performance.now()
+  let worked = 0
+  const work = async (): Promise<void> => {
+    most = Math.max(most, ++running)
+    const from = performance.now()
+    await delay(20)
+    worked += performance.now() - from
+    running -= 1
+  }
+  const whose = (subject: string) => ({ tenant: 't1', subject })
+  const all = await Promise.allSettled([
+    ...Array.from({ length: 10 }, async () => { await lane(whose('mallory'), work) }),
+    lane(whose('alice'), async () => 'hers'),
+    lane(whose('bob'), async () => { throw new TypeError('his') })
+  ])
+  t.equal(most, 1)
+  t.equal(all.filter(one => one.status === 'rejected' && one.reason instanceof Problem).length, 1, 'one under way, eight wait')
+  t.match(all.slice(10), [{ value: 'hers' }, { reason: { message: 'his' } }], 'each gets what its own work gave')
+  t.ok(performance.now() - began >= 1.8 * worked, 'half of the time is left to others')
 })
 
 t.test('C-35: while the event loop is late calls are shed with 503 and Retry-After; probes are not, nor is a slow start', async t => {

@@ -7,6 +7,7 @@ import { recurring } from './adapters/background.ts'
 import { systemClock } from './adapters/clock.ts'
 import { createConnections } from './adapters/connections.ts'
 import { createRandomness, createSealer } from './adapters/crypto.ts'
+import { createLane } from './adapters/lane.ts'
 import { createLogStream } from './adapters/log.ts'
 import { createMailer, type RunningMailer } from './adapters/mail.ts'
 import { createMemoryPending } from './adapters/memory.ts'
@@ -191,6 +192,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     clock,
     notices,
     attempts,
+    rarely: createLane({ atOnce: 1, waiting: 1_000, ofOne: 128, rests: true }),
     factors
   })
   const enrolments = createEnrolments({

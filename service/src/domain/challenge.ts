@@ -21,7 +21,7 @@ import type {
 } from './model.ts'
 import { eventOf, whoAsked, type Notices } from './notices.ts'
 import { seconds, type Tenant } from './policy.ts'
-import type { Clock, Mailer, Pending, Randomness, Receipt, Records, Sealer } from './ports.ts'
+import type { Clock, Lane, Mailer, Pending, Randomness, Receipt, Records, Sealer } from './ports.ts'
 import { Problem } from './problems.ts'
 
 /** A challenge as callers and pages see it. Seconds are whole. */
@@ -97,6 +97,8 @@ export interface ChallengesNeed {
   readonly clock: Clock
   readonly notices: Notices
   readonly attempts: Attempts
+  /** Where backup codes are answered: they are rare, so a flood of them must not hold up the codes of everybody. */
+  readonly rarely: Lane
   readonly factors?: readonly Factor[]
 }
 
@@ -130,6 +132,7 @@ export function createChallenges ({
   clock,
   notices,
   attempts,
+  rarely,
   factors = FACTORS
 }: ChallengesNeed): Challenges {
   /** The methods of a purpose. A tenant may ask for more than the e-mail check where settings change. */
@@ -284,7 +287,15 @@ export function createChallenges ({
     }
   }
 
-  const answer: Challenges['answer'] = async (
+  const isRare = (typed: string): boolean =>
+    factors.some(factor => factor.strength === 'backup' && factor.accepts.test(factor.normalise(typed)))
+
+  const answer: Challenges['answer'] = async (tenant, ask, id, typed, options) => {
+    const look = async (): Promise<Verdict> => await answered(tenant, ask, id, typed, options)
+    return isRare(typed) ? await rarely(ask.by, look) : await look()
+  }
+
+  const answered: Challenges['answer'] = async (
     tenant,
     ask,
     id,

@@ -33,6 +33,12 @@ export interface Sealer {
   readonly scrypt: MatchContext['scrypt']
 }
 
+/**
+ * Runs work that may wait, few at once, in a bounded queue in which subjects take turns. MUST reject with Problem
+ * `unavailable` when the queue, or the subject's share of it, is full; else settles as the work does.
+ */
+export type Lane = <T>(whose: Pick<By, 'tenant' | 'subject'>, work: () => Promise<T>) => Promise<T>
+
 /** An e-mail that goes out at once or not at all; notices take the outbox. */
 export interface Mail {
   readonly tenant: string

@@ -61,10 +61,13 @@ export const backupCodeFactor = {
   offered: state => state.authenticators.some(own => own.factor === 'backup_code'),
   whileLocked: true,
   match: async (code, { own, slot, keyedHash, scrypt }) => {
+    // The codes of a set share its salt, and with it the tag of what was typed.
+    let typed = { salt: '', tag: '' }
     for (const authenticator of own) {
       const [version, salt, tag, hash] = authenticator.secret.split('.')
       if (version !== 'v1' || salt === undefined || tag === undefined || hash === undefined) continue
-      if (tagOf(keyedHash, salt, code) !== tag) continue
+      if (typed.salt !== salt) typed = { salt, tag: tagOf(keyedHash, salt, code) }
+      if (typed.tag !== tag) continue
       const [a, b] = [Buffer.from(await scrypt(slot.by, code, salt)), Buffer.from(hash)]
       if (a.length === b.length && timingSafeEqual(a, b)) return { use: 'consume', authenticator: authenticator.id }
     }
