@@ -3,10 +3,11 @@
 import { locks } from '../../domain/policy.ts'
 import type { AcceptRequest, AcceptResult, FactorChangeResult, Records } from '../../domain/ports.ts'
 import type { Schema } from '../schema.ts'
-import { statement } from '../statements.ts'
+import { statement, together, write, type Write } from '../statements.ts'
 import {
+  browserWrites,
   clearCounts,
-  markBrowser,
+  eventWrite,
   nextEpoch,
   REMEMBERED_MS,
   Undone,
@@ -26,16 +27,15 @@ interface Code {
 
 const authenticator = (on: Tx | Db, { id, tenant, subject }: Code) => on
   .updateTable('authenticators').where('id', '=', id).where('tenant', '=', tenant).where('subject', '=', subject)
-const advance = statement((on, code: Code & { readonly to: number }) =>
+const advance = write((on, code: Code & { readonly to: number }) =>
   authenticator(on, code).set({ counter: code.to }).where('counter', '<', code.to))
-const consume = statement((on, code: Code) => authenticator(on, code).set({ counter: 1 }).where('counter', '=', 0))
+const consume = write((on, code: Code) => authenticator(on, code).set({ counter: 1 }).where('counter', '=', 0))
 
-/** The conditional write that makes a code single-use. */
-async function use (tx: Tx, { by: { tenant, subject }, use }: AcceptRequest): Promise<boolean> {
-  if (use.use === 'challenge') return true
+/** The conditional write that makes a code single-use; none where the challenge that ends is what does. */
+function use ({ by: { tenant, subject }, use }: AcceptRequest): readonly Write[] {
+  if (use.use === 'challenge') return []
   const code = { id: use.authenticator, tenant, subject }
-  const { numAffectedRows } = use.use === 'advance' ? await advance(tx, { ...code, to: use.to }) : await consume(tx, code)
-  return numAffectedRows === 1n
+  return [use.use === 'advance' ? advance.with({ ...code, to: use.to }) : consume.with(code)]
 }
 
 type Assured = Schema['assurances']
@@ -46,7 +46,7 @@ const assuranceOf = statement((on, { tenant, session }: Pick<Assured, 'tenant' |
   .where('tenant', '=', tenant)
   .where('session', '=', session))
 
-const writeAssurance = statement((on, row: Assured) => {
+const writeAssurance = write((on, row: Assured) => {
   const values = {
     subject: row.subject,
     epoch: row.epoch,
@@ -76,8 +76,9 @@ const writeAssurance = statement((on, row: Assured) => {
     })))
 })
 
-async function record (tx: Tx, { by, bindTo, slot, factor, now, record }: AcceptRequest): Promise<void> {
-  if (record === null) return
+/** What a session has passed from now on, and whether a record that this one replaces may stand in a gate's cache. */
+async function record (tx: Tx, { by, bindTo, slot, factor, now, record }: AcceptRequest) {
+  if (record === null) return { writes: [], replaced: false }
   const { tenant, session, subject } = by
   const [before] = (await assuranceOf(tx, { tenant, session })).rows
   const same =
@@ -93,7 +94,7 @@ async function record (tx: Tx, { by, bindTo, slot, factor, now, record }: Accept
       ? { login_at: before.login_at, login_factor: before.login_factor, login_expires_at: before.login_expires_at }
       : { login_at: null, login_factor: null, login_expires_at: null }
   const steppedUp = !isLogin || record.scope === 'recovery'
-  await writeAssurance(tx, {
+  const assurance = writeAssurance.with({
     tenant,
     session,
     subject,
@@ -105,14 +106,14 @@ async function record (tx: Tx, { by, bindTo, slot, factor, now, record }: Accept
     step_up_scope: steppedUp ? record.scope : 'any',
     expires_at: !isLogin && same ? Math.max(before.expires_at, record.expiresAt) : record.expiresAt
   })
-  // A record that this one replaces may still stand in a gate's cache.
-  if (before?.login_at != null && (before.subject !== subject || before.browser !== browser)) {
-    await writeChange(tx, tenant, now, { kind: 'session', session })
+  return {
+    writes: [assurance],
+    replaced: before?.login_at != null && (before.subject !== subject || before.browser !== browser)
   }
 }
 
 /** The first answer to a slot is the only one. */
-const insertAccepted = statement((on, row: Schema['accepted']) => on
+const insertAccepted = write((on, row: Schema['accepted']) => on
   .insertInto('accepted')
   .values({
     tenant: row.tenant,
@@ -135,7 +136,12 @@ interface OwnBrowser {
   readonly browser: string
 }
 
-const browserPassed = statement((on, { tenant, subject, browser, now, since }: OwnBrowser & { readonly now: number, readonly since: number }) => on
+interface Passing extends OwnBrowser {
+  readonly now: number
+  readonly since: number
+}
+
+const browserPassed = statement((on, { tenant, subject, browser, now, since }: Passing) => on
   .updateTable('browsers')
   .set({ failures_in_row: 0, passed_at: now })
   .where('tenant', '=', tenant)
@@ -150,12 +156,16 @@ const deleteBrowser = statement((on, { tenant, subject, browser }: OwnBrowser) =
   .where('browser', '=', browser))
 
 /** Counts start anew for who passed, in the budget that was spent; a browser that logged in is known from now on. */
-async function passed (tx: Tx, { by, bindTo, slot, now, record }: AcceptRequest, failuresInRow: number): Promise<void> {
+async function passed (
+  tx: Tx,
+  { by, bindTo, slot, now, record }: AcceptRequest,
+  failuresInRow: number
+): Promise<readonly Write[]> {
   const { tenant, subject, browser } = by
   const own = { tenant, subject, browser }
   const marks = slot.kind === 'login' && record !== null
   const stays = marks && bindTo === browser && browser !== 'none'
-  // Marking a browser that stays does the same, and nobody's count is to be told from its own.
+  // Marking a browser that stays does the same, where nobody's count has to be told from its own.
   if (failuresInRow > 0 || !stays) {
     const known = await browserPassed(tx, { ...own, now, since: now - REMEMBERED_MS })
     if (known.numAffectedRows === 0n && failuresInRow > 0) {
@@ -167,9 +177,9 @@ async function passed (tx: Tx, { by, bindTo, slot, now, record }: AcceptRequest,
         .execute()
     }
   }
-  if (!marks) return
+  if (!marks) return []
   if (bindTo !== browser) await deleteBrowser(tx, own)
-  await markBrowser(tx, by, bindTo, now)
+  return browserWrites(by, bindTo, now)
 }
 
 interface Failed {
@@ -210,7 +220,9 @@ export function createOutcomes (
         const { by, slot, now } = request
         if (subject.epoch !== slot.epoch) throw new Undone<AcceptResult>({ result: 'gone' })
         if (subject.locked_at !== null && !request.whileLocked) throw new Undone<AcceptResult>({ result: 'locked' })
-        const first = await insertAccepted(tx, {
+        const assured = await record(tx, request)
+        const marked = await passed(tx, request, subject.failures_in_row)
+        const first = insertAccepted.with({
           tenant: by.tenant,
           slot: slot.id,
           at: now,
@@ -223,11 +235,11 @@ export function createOutcomes (
           return_path: slot.returnPath,
           idempotency_key: request.idempotencyKey
         })
-        if (first.numAffectedRows !== 1n) throw new Undone<AcceptResult>({ result: 'gone' })
-        if (!(await use(tx, request))) throw new Undone<AcceptResult>({ result: 'used' })
-        await passed(tx, request, subject.failures_in_row)
-        await record(tx, request)
-        await writeEvent(tx, by.tenant, now, request.event)
+        const event = eventWrite(by.tenant, now, request.event)
+        const [isFirst, ...counts] = await together(tx, [first, ...use(request), ...assured.writes, ...marked, event])
+        if (isFirst !== 1) throw new Undone<AcceptResult>({ result: 'gone' })
+        if (request.use.use !== 'challenge' && counts[0] !== 1) throw new Undone<AcceptResult>({ result: 'used' })
+        if (assured.replaced) await writeChange(tx, by.tenant, now, { kind: 'session', session: by.session })
         await writeNotices(tx, by.tenant, by.subject, now, request.notices)
         if (request.factor !== 'backup_code') return { result: 'accepted', backupCodesLeft: 0 }
         const left = await tx
@@ -288,7 +300,7 @@ export function createOutcomes (
         const { by, now, allowedBy } = change
         if (subject.epoch !== change.epoch) throw new Undone<FactorChangeResult>({ result: 'gone' })
         if (change.slot !== null) {
-          const first = await insertAccepted(tx, {
+          const first = await insertAccepted.run(tx, {
             tenant: by.tenant,
             slot: change.slot,
             at: now,
@@ -386,7 +398,7 @@ export function createOutcomes (
               expires_at: loginExpiresAt
             })
             .execute()
-          if (login) await markBrowser(tx, by, browser, now)
+          if (login) await together(tx, browserWrites(by, browser, now))
         }
         await writeEvent(tx, by.tenant, now, change.event)
         await writeNotices(tx, by.tenant, by.subject, now, change.notices)

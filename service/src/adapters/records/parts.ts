@@ -5,7 +5,7 @@ import type { Kysely, Transaction } from 'kysely'
 import type { By, Event } from '../../domain/model.ts'
 import type { Notice } from '../../domain/ports.ts'
 import type { Schema } from '../schema.ts'
-import { shortcut, statement } from '../statements.ts'
+import { shortcut, statement, write, type Write } from '../statements.ts'
 import { createTurns } from '../turns.ts'
 
 export type Tx = Transaction<Schema>
@@ -166,7 +166,7 @@ interface EventRow {
   readonly address_prefix: string | null
 }
 
-const insertEvent = statement((on, row: EventRow) => on.insertInto('events').values({
+const insertEvent = write((on, row: EventRow) => on.insertInto('events').values({
   tenant: row.tenant,
   at: row.at,
   subject: row.subject,
@@ -180,20 +180,26 @@ const insertEvent = statement((on, row: EventRow) => on.insertInto('events').val
   address_prefix: row.address_prefix
 }))
 
+const eventRow = (tenant: string, now: number, event: Event): EventRow => ({
+  tenant,
+  at: now,
+  subject: event.subject,
+  kind: event.kind,
+  outcome: event.outcome,
+  actor: event.actor,
+  purpose: event.purpose ?? null,
+  factor: event.factor ?? null,
+  reason: event.reason ?? null,
+  request_id: event.requestId ?? null,
+  address_prefix: event.addressPrefix ?? null
+})
+
+/** An event, to be written together with others. */
+export const eventWrite = (tenant: string, now: number, event: Event): Write =>
+  insertEvent.with(eventRow(tenant, now, event))
+
 export async function writeEvent (on: Tx | Db, tenant: string, now: number, event: Event): Promise<void> {
-  await insertEvent(on, {
-    tenant,
-    at: now,
-    subject: event.subject,
-    kind: event.kind,
-    outcome: event.outcome,
-    actor: event.actor,
-    purpose: event.purpose ?? null,
-    factor: event.factor ?? null,
-    reason: event.reason ?? null,
-    request_id: event.requestId ?? null,
-    address_prefix: event.addressPrefix ?? null
-  })
+  await insertEvent.run(on, eventRow(tenant, now, event))
 }
 
 /** Writes notices for the outbox; one without an address is shown on pages. */
@@ -225,7 +231,7 @@ export async function writeNotices (
     .execute()
 }
 
-const upsertBrowser = statement(
+const upsertBrowser = write(
   (on, { tenant, subject, browser, now }: Named & { readonly browser: string, readonly now: number }) => on
     .insertInto('browsers')
     .values({ tenant, subject, browser, passed_at: now, failures_in_row: 0 })
@@ -234,14 +240,13 @@ const upsertBrowser = statement(
     )
 )
 
-/** Marks a browser as one that passed for this subject. */
-export async function markBrowser (
-  tx: Tx,
+/** Marks a browser as one that passed for this subject: nothing to write for one that is not known. */
+export function browserWrites (
   { tenant, subject }: Pick<By, 'tenant' | 'subject'>,
   browser: string,
   now: number
-): Promise<void> {
-  if (browser !== 'none') await upsertBrowser(tx, { tenant, subject, browser, now })
+): readonly Write[] {
+  return browser === 'none' ? [] : [upsertBrowser.with({ tenant, subject, browser, now })]
 }
 
 /** Counts start anew: lock, failures in a row and in 30 days. */
