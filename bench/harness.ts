@@ -25,7 +25,7 @@ export interface Plan {
   readonly connections: number
 }
 
-export const PLAN: Plan = { rounds: 6, sliceMs: 2_500, warmMs: 2_000, connections: 16 }
+export const PLAN: Plan = { rounds: 5, sliceMs: 1_300, warmMs: 1_200, connections: 16 }
 export const QUICK: Plan = { rounds: 2, sliceMs: 800, warmMs: 600, connections: 16 }
 
 export interface Slice {

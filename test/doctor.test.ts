@@ -102,6 +102,8 @@ t.test('a login that PostgreSQL or Redis refuses, and a database that is not the
   const stranger = await postern(['doctor'], { ...settings, POSTERN_DATABASE: postgres.address('postgres').replace('postgres@', 'stranger:wr0ng@') })
   t.match(stranger.out, /^failed {2}database: .*stranger.*: check user and password in POSTERN_DATABASE, percent-encoded$/m)
   t.notMatch(stranger.out + stranger.err, 'wr0ng')
+  const nowhere = await postern(['doctor'], { ...settings, POSTERN_DATABASE: 'sqlite:/proc/nowhere/deeper/postern.db' })
+  t.match(nowhere.out, /^failed {2}database: .*ENOENT.*mkdir '\/proc\/nowhere'/m)
 })
 
 t.test('a clock that is off is named with how far, and with what to do', async t => {

@@ -22,9 +22,18 @@ export type Presented =
 
 const AUTHORIZATION = 'authorization'
 
+/** Header names are few and come with every request. */
+const foldings = new Map<string, string>()
+const FOLDINGS = 500
+
 /** Header names as servers that turn `-` into `_` see them (GHSA-vjrc-mh2v-45x6). */
 export function folded (name: string): string {
-  return name.toLowerCase().replaceAll('_', '-')
+  const known = foldings.get(name)
+  if (known !== undefined) return known
+  const plain = name.toLowerCase().replaceAll('_', '-')
+  if (foldings.size >= FOLDINGS) foldings.clear()
+  if (name.length <= 64) foldings.set(name, plain)
+  return plain
 }
 
 /** Reads requests by the names given. The cookie header's reading is remembered, as browsers repeat it. */

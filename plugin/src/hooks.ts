@@ -37,14 +37,24 @@ const UNSEEN: PosternState = { status: 'anonymous', totp: null, stepUp: null, ex
 const OBSERVED: PosternState = { status: 'observed', totp: null, stepUp: null, expiresIn: null }
 const OFF: PosternState = { status: 'off', totp: null, stepUp: null, expiresIn: null }
 
+// On the request itself: a weak map of all requests costs the collector more than the gate does.
+const PASSAGE = Symbol('postern passage')
+const STATE = Symbol('postern state')
+
+interface Marks {
+  [PASSAGE]?: Passage
+  [STATE]?: PosternState
+}
+
+// Where the marks of a request are: on Node's own, which other code of the console may hold too.
+const marks = (raw: IncomingMessage & Marks): Marks => raw
+
 export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff }: HooksParts) {
-  const passages = new WeakMap<IncomingMessage, Passage>()
-  const states = new WeakMap<FastifyRequest, PosternState>()
   const reading = new WeakSet<FastifyRequest>()
   const observed: Record<string, number> = {}
 
   function passageOf (request: FastifyRequest): Passage {
-    const passage = passages.get(request.raw)
+    const passage = marks(request.raw)[PASSAGE]
     if (passage === undefined) throw new Error('postern: the gate did not see this request')
     return passage
   }
@@ -70,7 +80,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
     refused: (error: Error) => void
   ): void {
     if (decision.decision === 'pass') {
-      states.set(passage.request, decision.state)
+      marks(passage.request.raw)[STATE] = decision.state
       return passed()
     }
     if (decision.decision === 'read_body') return refused(new Error('postern: nothing more to read'))
@@ -79,7 +89,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
       const code = denial.denial === 'refused' || denial.denial === 'unavailable' ? denial.code : denial.denial
       observed[code] = (observed[code] ?? 0) + 1
       passage.request.log.warn({ postern: code }, 'postern would have refused this request')
-      states.set(passage.request, OBSERVED)
+      marks(passage.request.raw)[STATE] = OBSERVED
       return passed()
     }
     carryOut(passage, decision.denial, reply).then(refused, refused)
@@ -89,7 +99,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
   function posternGate (request: FastifyRequest, reply: FastifyReply, payload: Readable, done: DonePayload): void {
     const upgrade = sockets.upgradeOf(request)
     const passage = openPassage(request, request.raw.url ?? '', upgrade !== undefined)
-    passages.set(request.raw, passage)
+    marks(request.raw)[PASSAGE] = passage
     // An upgrade ends here: whoever listens for it takes the socket, and no handler runs.
     const go = (): void => {
       if (upgrade === undefined) return done(null, payload)
@@ -97,7 +107,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
       sockets.pass(upgrade, passage.rule.rule === 'gated' ? passage.who : undefined)
     }
     if (isOff()) {
-      states.set(request, OFF)
+      marks(request.raw)[STATE] = OFF
       return go()
     }
     const decision = upgrade === undefined ? gate.decide(passage) : decideUpgrade(passage)
@@ -147,7 +157,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
 
   /** The inline code of a parsed body, taken out before schema and handler see it. */
   function posternCode (request: FastifyRequest, reply: FastifyReply, done: Done): void {
-    const passage = passages.get(request.raw)
+    const passage = marks(request.raw)[PASSAGE]
     if (passage === undefined) return done(new Error('postern: the gate did not see this request'))
     const waits = reading.has(request)
     if (isOff() || (!waits && (request.body === undefined || passage.rule.rule !== 'gated'))) return done()
@@ -166,7 +176,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
 
   /** A console that loads its session later than onRequest would have everybody pass as nobody. */
   function posternLateIdentity (request: FastifyRequest, reply: FastifyReply, done: Done): void {
-    const passage = passages.get(request.raw)
+    const passage = marks(request.raw)[PASSAGE]
     if (passage === undefined) return done(new Error('postern: the gate did not see this request'))
     if (isOff() || passage.identity !== null || passage.rule.rule !== 'gated') return done()
     Promise.resolve(settings.identify(request))
@@ -187,8 +197,8 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
     settle,
     /** What a request has told so far; throws for one that the gate did not see. */
     passageOf,
-    passageOfRaw: (raw: IncomingMessage): Passage | undefined => passages.get(raw),
-    stateOf: (request: FastifyRequest): PosternState => states.get(request) ?? UNSEEN,
+    passageOfRaw: (raw: IncomingMessage): Passage | undefined => marks(raw)[PASSAGE],
+    stateOf: (request: FastifyRequest): PosternState => marks(request.raw)[STATE] ?? UNSEEN,
     /** What mode `observe` would have refused, by code. */
     observed: (): Readonly<Record<string, number>> => ({ ...observed })
   }

@@ -110,8 +110,16 @@ export function pattern (text: string, reading: 'exact' | 'loose'): Pattern {
   const expression = new RegExp(`^${source}${ending}$`, 's')
   return {
     method: parts[1],
-    test: reading === 'exact' ? path => expression.test(path) : path => expression.test(loosened(path))
+    test: reading === 'exact' ? path => expression.test(path) : path => expression.test(lastLoosened(path))
   }
+}
+
+// Many patterns look at one path after another.
+let last = { path: '', loosened: '' }
+
+function lastLoosened (path: string): string {
+  if (last.path !== path) last = { path, loosened: loosened(path) }
+  return last.loosened
 }
 
 // Case-folded both ways (some compare in upper case, where a dotless i is an I), decoded until nothing changes, without

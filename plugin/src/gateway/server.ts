@@ -9,7 +9,7 @@ import { insideOf } from '../inside.ts'
 import type { Denied } from '../options.ts'
 import { canonicalTarget, pattern, returnPath, type Pattern } from '../path.ts'
 import { createUpstream, hasBody, type Answered, type Failed } from '../proxy/exchange.ts'
-import { requestHeaders, withoutParameters } from '../proxy/headers.ts'
+import { originOf, requestHeaders, withoutParameters } from '../proxy/headers.ts'
 import { createTunnel } from '../proxy/tunnel.ts'
 import { isDocument, isNavigation } from '../requests.ts'
 import { fieldsOf, readBody } from './calls.ts'
@@ -27,6 +27,7 @@ const METHODS = ['PROPFIND', 'PROPPATCH', 'MKCOL', 'COPY', 'MOVE', 'LOCK', 'UNLO
 export async function createGateway (config: Config, clocks: Clocks): Promise<FastifyInstance> {
   const upstream = createUpstream({ ...config, origin: config.upstream, timeoutMs: config.upstreamTimeoutMs })
   const publicOrigin = new URL(config.publicOrigin)
+  const origin = originOf(publicOrigin)
   const app = Fastify({
     logger: { level: config.logLevel, stream: createLogStream(process.stdout, clocks.today) },
     // Targets may hold tokens.
@@ -95,7 +96,7 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     const without = anonymous ? cookies : fresh.some(fits(raw.method ?? '', path)) ? cookies : NONE
     return {
       path: path + (anonymous ? withoutParameters(query, parameters) : query),
-      headers: requestHeaders(raw.rawHeaders, { address, publicOrigin }, {
+      headers: requestHeaders(raw.rawHeaders, { address, origin }, {
         credentialHeaders, anonymous, cookies: without, ours: name => ours.has(name), plain
       })
     }
@@ -265,8 +266,8 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     })
   } else {
     app.all('/*', untyped, pass)
-    const { upstream: origin, upstreamTimeoutMs: timeoutMs } = config
-    const tunnel = createTunnel({ origin, publicOrigin: config.publicOrigin, timeoutMs })
+    const { upstream: behind, upstreamTimeoutMs: timeoutMs } = config
+    const tunnel = createTunnel({ origin: behind, publicOrigin: config.publicOrigin, timeoutMs })
     app.server.on('upgrade', (raw, socket, head) => {
       const target = canonicalTarget(raw.url ?? '')
       // The answer of a login call is looked at before anybody gets it; through a tunnel it would not be.

@@ -26,9 +26,34 @@ const NEVER = new Set([
 ])
 const NEVER_BEGINS = ['x-forwarded-', 'x-forwarded', 'postern-', 'x-auth-request-', 'x-authentik-', 'x-goog-authenticated-', 'x-ms-client-principal', 'x-amzn-oidc-', 'tailscale-user-']
 
+/** The public origin as forwarding headers name it. */
+export interface Origin {
+  readonly host: string
+  readonly proto: string
+  readonly port: string
+}
+
+export function originOf ({ host, protocol, port }: URL): Origin {
+  const proto = protocol.slice(0, -1)
+  return { host, proto, port: port === '' ? (proto === 'https' ? '443' : '80') : port }
+}
+
 export interface Told {
   readonly address: string
-  readonly publicOrigin: URL
+  readonly origin: Origin
+}
+
+/** Of names seen before: does none of them ever cross? */
+const stays = new Map<string, boolean>()
+const STAYS = 500
+
+function neverCrosses (plain: string): boolean {
+  const known = stays.get(plain)
+  if (known !== undefined) return known
+  const never = HOP_BY_HOP.has(plain) || NEVER.has(plain) || NEVER_BEGINS.some(start => plain.startsWith(start))
+  if (stays.size >= STAYS) stays.clear()
+  if (plain.length <= 64) stays.set(plain, never)
+  return never
 }
 
 export interface Passing {
@@ -51,7 +76,7 @@ export function requestHeaders (raw: readonly string[], told: Told, passing: Pas
     const name = raw[i] ?? ''
     const value = raw[i + 1] ?? ''
     const plain = folded(name)
-    if (HOP_BY_HOP.has(plain) || NEVER.has(plain) || NEVER_BEGINS.some(start => plain.startsWith(start))) continue
+    if (neverCrosses(plain)) continue
     if (dropped.has(plain) && !KEPT.has(plain)) continue
     const credential = plain === 'authorization' || passing.credentialHeaders.has(plain)
     if (credential && passing.anonymous) continue
@@ -66,17 +91,16 @@ export function requestHeaders (raw: readonly string[], told: Told, passing: Pas
     headers.push(name, value)
   }
   if (passing.plain) headers.push('accept-encoding', 'identity')
-  const { address, publicOrigin } = told
-  const proto = publicOrigin.protocol.slice(0, -1)
+  const { address, origin: { host, proto, port } } = told
   const node = address.includes(':') ? `"[${address}]"` : address
   headers.push(
-    'host', publicOrigin.host,
+    'host', host,
     'x-forwarded-for', address,
     'x-forwarded-proto', proto,
-    'x-forwarded-host', publicOrigin.host,
-    'x-forwarded-port', publicOrigin.port === '' ? (proto === 'https' ? '443' : '80') : publicOrigin.port,
+    'x-forwarded-host', host,
+    'x-forwarded-port', port,
     'x-real-ip', address,
-    'forwarded', `for=${node};host="${publicOrigin.host}";proto=${proto}`
+    'forwarded', `for=${node};host="${host}";proto=${proto}`
   )
   return headers
 }
@@ -86,29 +110,32 @@ const KEPT = new Set(['content-length', 'content-type', 'content-encoding', 'coo
 
 /** The headers of the console's answer, byte for byte but for those of the connection. */
 export function answerHeaders (raw: readonly (Buffer | string)[], upstream: string, publicOrigin: string): string[] {
-  const text = (one: Buffer | string | undefined): string => typeof one === 'string' ? one : one?.toString('latin1') ?? ''
-  let connection: ReadonlySet<string> | undefined
+  const lines = raw.map(one => (typeof one === 'string' ? one : one.toString('latin1')))
+  const connection = listedIn(lines, 'connection')
   const headers: string[] = []
-  for (let i = 0; i < raw.length; i += 2) {
-    const name = text(raw[i])
+  for (let i = 0; i < lines.length; i += 2) {
+    const name = lines[i] ?? ''
     const lower = name.toLowerCase()
-    if (HOP_BY_HOP.has(lower)) continue
-    connection ??= listedIn(raw.map(text), 'connection')
-    if (connection.has(lower) && !KEPT.has(lower)) continue
-    const value = text(raw[i + 1])
+    if (HOP_BY_HOP.has(lower) || (connection.has(lower) && !KEPT.has(lower))) continue
+    const value = lines[i + 1] ?? ''
     // A console that names its own address would send people past the gateway.
-    headers.push(name, lower === 'location' && (value === upstream || value.startsWith(`${upstream}/`)) ? publicOrigin + value.slice(upstream.length) : value)
+    const own = lower === 'location' && (value === upstream || value.startsWith(`${upstream}/`))
+    headers.push(name, own ? publicOrigin + value.slice(upstream.length) : value)
   }
   return headers
 }
 
+const NONE: ReadonlySet<string> = new Set()
+
 function listedIn (raw: readonly string[], header: string): ReadonlySet<string> {
-  const names = new Set<string>()
+  let names: Set<string> | undefined
   for (let i = 0; i < raw.length; i += 2) {
-    if ((raw[i] ?? '').toLowerCase() !== header) continue
+    const name = raw[i] ?? ''
+    if (name.length !== header.length || name.toLowerCase() !== header) continue
+    names ??= new Set()
     for (const one of (raw[i + 1] ?? '').split(',')) names.add(folded(one.trim()))
   }
-  return names
+  return names ?? NONE
 }
 
 function cookiesLeft (header: string, taken: (name: string) => boolean): string {

@@ -8,6 +8,8 @@ const KINDS = ['login', 'step_up', 'enrol_totp', 'enrol_email', 'proof'] as cons
 const HELD = 0x80
 const TAG_BYTES = 12
 const ID_BYTES = TAG_BYTES + 1 + 16
+/** Calls under way whose names are kept. */
+const CALLS = 200
 
 export interface SlotId {
   readonly kind: SlotKind
@@ -26,14 +28,15 @@ export function createSlotNames ({
   const tagBytes = (tenant: string, subject: string): Buffer =>
     Buffer.from(sealer.keyedHash('tag', tenant, subject), 'base64url').subarray(0, TAG_BYTES)
   // A call names the keys of whoever asks several times over.
-  const known = new WeakMap<By, { readonly tag: Buffer, readonly slots: Map<SlotKind, Buffer> }>()
+  const known = new Map<By, { readonly tag: Buffer, readonly slots: Map<SlotKind, Buffer> }>()
   const of = (by: By) => {
-    let found = known.get(by)
-    if (found === undefined) {
-      found = { tag: tagBytes(by.tenant, by.subject), slots: new Map() }
-      known.set(by, found)
-    }
-    return found
+    const found = known.get(by)
+    if (found !== undefined) return found
+    const made = { tag: tagBytes(by.tenant, by.subject), slots: new Map<SlotKind, Buffer>() }
+    const [oldest] = known.size < CALLS ? [] : known.keys()
+    if (oldest !== undefined) known.delete(oldest)
+    known.set(by, made)
+    return made
   }
   const slotBytes = (by: By, kind: SlotKind): Buffer => {
     const { slots } = of(by)

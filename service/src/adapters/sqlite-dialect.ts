@@ -69,6 +69,7 @@ function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
   const turns = createTurns()
   const commits = createCommits(writer, turns)
   const own = new WeakMap<DatabaseConnection, Connection>()
+  const idle: Connection[] = []
   const of = (connection: DatabaseConnection): Connection => {
     const found = own.get(connection)
     if (found === undefined) throw new TypeError('a connection of another driver')
@@ -103,6 +104,8 @@ function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
   return {
     init: async () => {},
     acquireConnection: async () => {
+      const free = idle.pop()
+      if (free !== undefined) return free
       const connection: Connection = {
         transaction: undefined,
         executeQuery: async <R>(query: CompiledQuery) => typed<R>(await execute(connection, query)),
@@ -136,7 +139,11 @@ function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
       await group.done
     },
     rollbackTransaction: async given => { undo(of(given)) },
-    releaseConnection: async given => { undo(of(given)) },
+    releaseConnection: async given => {
+      const connection = of(given)
+      undo(connection)
+      idle.push(connection)
+    },
     destroy: async () => {
       commits.settle()
       writer.close()

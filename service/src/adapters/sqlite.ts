@@ -72,11 +72,23 @@ function quietly<T> (work: () => T): T {
   }
 }
 
+/** Step by step: where nothing can be made, as in /proc, the platform's own way of making them all never ends. */
+function makeFolder (path: string): void {
+  if (existsSync(path)) return
+  makeFolder(dirname(path))
+  try {
+    mkdirSync(path)
+  } catch (error) {
+    // Somebody else made it meanwhile.
+    if (!existsSync(path)) throw error
+  }
+}
+
 /** Opens (and makes) the file, readable by its owner only; `:memory:` for tests. */
 export function sqliteDialect (path: string): Dialect {
   const inMemory = path === ':memory:'
   const fresh = !inMemory && !existsSync(path)
-  if (fresh) mkdirSync(dirname(path), { recursive: true })
+  if (fresh) makeFolder(dirname(path))
   const open = (): SqliteHandle => {
     const database = load(path)
     // Switching to WAL may meet another process that does the same; from then on nobody waits inside the driver,

@@ -61,7 +61,7 @@ async function run<R> (
     const name = typeof one === 'object' && one !== null ? names.get(one) : undefined
     return name === undefined ? one : valueOf(name)
   })
-  return await (connections.get(on) ?? on).executeQuery<R>({ ...text, parameters })
+  return await (connectionOf(on) ?? on).executeQuery<R>({ ...text, parameters })
 }
 
 /**
@@ -124,10 +124,16 @@ export async function together (on: On, all: readonly Write[]): Promise<readonly
   return all.map((_, index) => Number(row?.[`w${index}`]))
 }
 
-/** Of open transactions: their statements come one after another, and need nobody to keep them apart. */
-const connections = new WeakMap<On, DatabaseConnection>()
+/** Of an open transaction: its statements come one after another, and need nobody to keep them apart. */
+const CONNECTION = Symbol('connection')
+
+interface Direct {
+  [CONNECTION]?: DatabaseConnection
+}
+
+const connectionOf = (on: On & Direct): DatabaseConnection | undefined => on[CONNECTION]
 
 /** Statements of this transaction go to its connection without the builder between them. */
-export async function shortcut (tx: Transaction<Schema>): Promise<void> {
-  connections.set(tx, await tx.getExecutor().provideConnection(async connection => connection))
+export async function shortcut (tx: Transaction<Schema> & Direct): Promise<void> {
+  tx[CONNECTION] = await tx.getExecutor().provideConnection(async connection => connection)
 }

@@ -22,6 +22,13 @@ interface Holder {
   readonly key: { readonly id: string; readonly scope: 'gate' | 'admin' }
 }
 
+// On the request itself: a weak map of all requests is dear to collect.
+const HOLDER = Symbol('holder of the tenant key')
+
+interface Held {
+  [HOLDER]?: Holder
+}
+
 /** Who a key belongs to; `undefined` for any that is missing, malformed, unknown or of a tenant that is gone. */
 export function holderOf (
   tenants: ReadonlyMap<string, TenantConfig>,
@@ -39,9 +46,8 @@ export function holderOf (
 
 /** Adds `request.tenant` to a scope; every route of it needs a key. */
 export function requireKey (app: FastifyInstance, tenants: () => ReadonlyMap<string, TenantConfig>): void {
-  const holders = new WeakMap<FastifyRequest, Holder>()
-  const of = (request: FastifyRequest): Holder => {
-    const holder = holders.get(request)
+  const of = (request: FastifyRequest & Held): Holder => {
+    const holder = request[HOLDER]
     if (holder === undefined) throw new Problem('unauthenticated')
     return holder
   }
@@ -55,10 +61,10 @@ export function requireKey (app: FastifyInstance, tenants: () => ReadonlyMap<str
       return of(this).key
     }
   })
-  app.addHook('onRequest', async request => {
+  app.addHook('onRequest', async (request: FastifyRequest & Held) => {
     const holder = holderOf(tenants(), request.headers.authorization)
     if (holder === undefined) throw new Problem('unauthenticated')
-    holders.set(request, holder)
+    request[HOLDER] = holder
   })
 }
 
