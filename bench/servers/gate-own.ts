@@ -1,12 +1,15 @@
 // What the gate does itself for a session that it knows: its three hooks, called one after the other on a request that
-// really came, with an `identify` that returns what it has. GET /own answers nanoseconds of CPU, one number a batch.
+// really came, with an `identify` that returns what it has. The built files: what loads TypeScript names each function
+// as it is made, which costs more than the gate. GET /own answers nanoseconds of CPU, one number a batch.
 
 import fastify from 'fastify'
-import { parseOptions } from '../../plugin/src/options.ts'
-import { createPostern } from '../../plugin/src/postern.ts'
+import { parseOptions } from '../../plugin/dist/options.js'
+import { createPostern } from '../../plugin/dist/postern.js'
 
 const { SERVICE = '', KEY = '' } = process.env
-const BATCHES = 12
+const BATCHES = 20
+/** Until what is compiled while it runs is compiled. */
+const WARM = 8
 const TIMES = 200_000
 
 const identity = { subject: 'u0', session: 'u0.known', kind: 'cookie' } as const
@@ -46,6 +49,6 @@ app.get('/own', async (request, reply) => {
     await new Promise(resolve => { setImmediate(resolve) })
   }
   // Each call went on at once, synchronously: nothing was asked of anybody.
-  return { nanos, passed, expected: BATCHES * TIMES * 3 }
+  return { nanos: nanos.slice(WARM), passed, expected: BATCHES * TIMES * 3 }
 })
 process.stdout.write(`listening ${await app.listen({ port: 0, host: '127.0.0.1' })}\n`)

@@ -218,7 +218,7 @@ export function createGate (parts: GateParts): Gate {
   }
 
   function passed (answer: Remembered): Decision {
-    return { decision: 'pass', state: stateOf(answer, now()) }
+    return { decision: 'pass', state: stateOf(answer, now) }
   }
 
   function run (passage: Passage, from: number): Decision | Promise<Decision> {
@@ -247,7 +247,8 @@ export function pass (status: PosternState['status'], answer: Remembered | undef
 }
 
 /** What a handler may know of an answer. */
-export function stateOf (answer: Remembered, time: number): PosternState {
+export function stateOf (answer: Remembered, now: Clock): PosternState {
+  const time = answer.stepUpAt === null && answer.endsAt === Infinity ? 0 : now()
   return {
     status: answer.status,
     totp: answer.totp,
@@ -259,12 +260,28 @@ export function stateOf (answer: Remembered, time: number): PosternState {
   }
 }
 
+/** Who came with a session last. A key that is made anew is hashed anew, which is most of looking it up. */
+const lately = new Map<string, Who>()
+const LATELY = 10_000
+
 export function whoIs (identity: LoggedIn, binding: string): Who {
-  return {
-    identity,
-    binding,
-    key: `${identity.kind}\n${identity.session}\n${binding}\n${identity.exempt ?? ''}\n${identity.subject}`
-  }
+  const { kind, session, subject, exempt } = identity
+  const last = lately.get(session)
+  if (last?.binding === binding && alike(last.identity, identity)) return { identity, binding, key: last.key }
+  const key = `${kind}\n${session}\n${binding}\n${exempt ?? ''}\n${subject}`
+  if (lately.size >= LATELY) lately.clear()
+  // What else the console says of somebody is not kept.
+  lately.set(session, { identity: { kind, session, subject, exempt }, binding, key })
+  return { identity, binding, key }
+}
+
+function alike (one: LoggedIn, other: Identity): boolean {
+  return (
+    one.session === other.session &&
+    one.subject === other.subject &&
+    one.kind === other.kind &&
+    one.exempt === other.exempt
+  )
 }
 
 const control = /[\u0000-\u001f\u007f-\u009f]/
@@ -276,6 +293,8 @@ function checkedIdentity (given: unknown): Identity | null | undefined {
   if (typeof given !== 'object') return undefined
   const identity = given as Identity
   const { kind, session, subject } = identity
+  const last = lately.get(session)
+  if (last !== undefined && alike(last.identity, identity)) return identity
   if (typeof kind !== 'string' || kind === '' || kind.length > 32 || control.test(kind)) return undefined
   if (typeof session !== 'string' || session === '' || session.length > 4096 || control.test(session)) { return undefined }
   if (subject === null) return identity

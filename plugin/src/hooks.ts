@@ -9,7 +9,7 @@ import { openPassage, refuse, type Decision, type Denial, type Gate, type Passag
 import type { PosternState } from './model.ts'
 import type { Settings } from './options.ts'
 import { mediaType, readFormBody, sameOrigin } from './requests.ts'
-import type { Sockets } from './sockets.ts'
+import type { Sockets, Upgrade } from './sockets.ts'
 import { takeCodeFromBody, type StepUp } from './step-up.ts'
 
 export interface HooksParts {
@@ -99,22 +99,46 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
   function posternGate (request: FastifyRequest, reply: FastifyReply, payload: Readable, done: DonePayload): void {
     const upgrade = sockets.upgradeOf(request)
     const passage = openPassage(request, request.raw.url ?? '', upgrade !== undefined)
-    marks(request.raw)[PASSAGE] = passage
-    // An upgrade ends here: whoever listens for it takes the socket, and no handler runs.
+    const own = marks(request.raw)
+    own[PASSAGE] = passage
+    const off = isOff()
+    if (off) own[STATE] = OFF
+    if (upgrade !== undefined) return gateUpgrade(passage, upgrade, off, reply, done)
+    if (off) return done(null, payload)
+    const decision = gate.decide(passage)
+    if (!(decision instanceof Promise)) return decided(passage, decision, payload, reply, done)
+    decision.then(one => { decided(passage, one, payload, reply, done) }).catch(done)
+  }
+
+  function decided (
+    passage: Passage,
+    decision: Decision,
+    payload: Readable,
+    reply: FastifyReply,
+    done: DonePayload
+  ): void {
+    if (decision.decision === 'pass') {
+      marks(passage.request.raw)[STATE] = decision.state
+      done(null, payload)
+    } else if (decision.decision === 'read_body') readBody(passage, payload, reply, done)
+    else settle(passage, decision, reply, () => { done(null, payload) }, done)
+  }
+
+  /** An upgrade ends here: whoever listens for it takes the socket, and no handler runs. */
+  function gateUpgrade (
+    passage: Passage,
+    upgrade: Upgrade,
+    off: boolean,
+    reply: FastifyReply,
+    done: DonePayload
+  ): void {
     const go = (): void => {
-      if (upgrade === undefined) return done(null, payload)
       reply.hijack()
       sockets.pass(upgrade, passage.rule.rule === 'gated' ? passage.who : undefined)
     }
-    if (isOff()) {
-      marks(request.raw)[STATE] = OFF
-      return go()
-    }
-    const decision = upgrade === undefined ? gate.decide(passage) : decideUpgrade(passage)
-    const decided = (one: Decision): void => {
-      if (one.decision === 'read_body') readBody(passage, payload, reply, done)
-      else settle(passage, one, reply, go, done)
-    }
+    if (off) return go()
+    const decided = (one: Decision): void => { settle(passage, one, reply, go, done) }
+    const decision = decideUpgrade(passage)
     if (decision instanceof Promise) decision.then(decided).catch(done)
     else decided(decision)
   }

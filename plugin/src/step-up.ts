@@ -37,7 +37,7 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
   }
 
   function passed (answer: Remembered): Decision {
-    return { decision: 'pass', state: stateOf(answer, now()) }
+    return { decision: 'pass', state: stateOf(answer, now) }
   }
 
   async function decide (
@@ -80,7 +80,7 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
         return {
           decision: 'pass',
           state: {
-            ...stateOf(passage.answer, now()),
+            ...stateOf(passage.answer, now),
             stepUp: answered.answer.status === 'accepted' ? { age: 0, factor: 'code' } : null
           }
         }
