@@ -11,7 +11,7 @@ export interface Thing {
   /** Where it listens; connections are spread over several addresses. */
   readonly url: string | readonly string[]
   /** What each slice needs that the one before used up; not timed. */
-  readonly before?: () => Promise<void>
+  readonly before?: (() => Promise<void>) | undefined
   /** The processes whose CPU is counted. */
   readonly pids: readonly number[]
   /** One operation over a connection; throws WrongAnswer where an answer is not what it must be. */

@@ -15,7 +15,7 @@ import { median, paced, quantile, residentOf, slice, type Plan, type Thing } fro
 import type { Figure, Part } from './report.ts'
 import { createCleaning } from './servers.ts'
 import { createWalk } from './subjects.ts'
-import { SUBJECTS, startFilled, verification } from './verify.ts'
+import { name43, SUBJECTS, startFilled, verification } from './verify.ts'
 
 const MAIN = fileURLToPath(new URL('../service/dist/main.js', import.meta.url))
 const STARTS = 10
@@ -29,7 +29,6 @@ const ACCOUNTS = 20
 /** Wrong codes that a challenge takes before it is spent. */
 const WRONG_A_CHALLENGE = 4
 
-const name43 = (): string => randomBytes(32).toString('base64url')
 const after = async (ms: number): Promise<void> => { await new Promise(resolve => { setTimeout(resolve, ms) }) }
 
 /** Milliseconds from the start of the process to its first 200 of /readyz. */

@@ -12,12 +12,13 @@ import { createRecords } from '../service/src/adapters/sql.ts'
 import { startPostgres } from '../test/helpers/postgres.ts'
 import { dataFolder, serve } from '../test/helpers/processes.ts'
 import { startRedis } from '../test/helpers/redis.ts'
+import { encoded } from '../test/helpers/replicas.ts'
 import type { Teardown } from '../test/helpers/service.ts'
-import { connectTo } from './connection.ts'
+import { connectTo, json, WrongAnswer, type Connection } from './connection.ts'
 import { compare, cpuOf, median, slice, type Plan, type Thing } from './harness.ts'
 import type { Figure, Part } from './report.ts'
 import { createWalk, filledBy, type Walk } from './subjects.ts'
-import { createCalls, prepare, verification } from './verify.ts'
+import { createCalls, name43, prepare, verification } from './verify.ts'
 
 const FEW = 1_000
 const MANY = 1_000_000
@@ -143,6 +144,17 @@ function verifying (name: string, services: readonly Running[], next: Walk, befo
   }
 }
 
+/** The question of a gate about a session that did not pass yet, with names as a gate sends them. */
+function questioning ({ url, pid, key }: Running, subjects: number): Thing {
+  const operation = async (connection: Connection): Promise<void> => {
+    const subject = `u${randomInt(subjects)}`
+    const headers = `authorization: Bearer ${key}\r\npostern-subject: ${encoded(subject)}\r\npostern-browser: ${name43()}\r\n`
+    const { status } = json<{ status: string }>(await connection.ask('GET', `/v1/assurances/${name43()}`, headers))
+    if (status !== 'verification_required') throw new WrongAnswer(`${subject}: ${status}`)
+  }
+  return { name: 'questions', url, pids: [pid], operation }
+}
+
 /** A service with few subjects and one with many, both on this kind of database. */
 async function bySubjects (t: Teardown, plan: Plan, name: string, subjects: number, fresh: () => Promise<string>) {
   const [redis, other] = [await startRedis(t), await startRedis(t)]
@@ -188,6 +200,7 @@ async function openChallenges ({ url, key }: Running, count: number, subjects: n
 /** What a verification takes from Redis and PostgreSQL, counted by them. */
 async function costs (
   thing: Thing,
+  asking: Thing,
   ms: number,
   redis: { readonly url: string, readonly pid: number },
   database: string
@@ -211,6 +224,7 @@ async function costs (
   const before = await read()
   const { operations, cpuMicros } = await slice(thing, ms, 16)
   const after = await read()
+  const question = await slice(asking, ms, 16)
   client.disconnect()
   await opened.close()
   const each = (field: keyof typeof before): string => ((after[field] - before[field]) / operations).toFixed(0)
@@ -220,7 +234,8 @@ async function costs (
     { name: 'commands of Redis a verification, those within scripts among them', value: each('commands') },
     { name: 'bytes to and from Redis a verification', value: each('bytes') },
     { name: 'CPU of PostgreSQL a verification', value: `${each('cpu')} µs` },
-    { name: 'write-ahead log of PostgreSQL a verification', value: `${each('wal')} bytes` }
+    { name: 'write-ahead log of PostgreSQL a verification', value: `${each('wal')} bytes` },
+    { name: "CPU of the service a gate's question", value: micros(question.cpuMicros) }
   ]
 }
 
@@ -258,7 +273,7 @@ export async function scale (t: Teardown, plan: Plan, quick: boolean): Promise<P
     figures: [
       ...sqlite.figures,
       ...postgres.figures,
-      ...await costs(verifying('one', [running], next), 5_000, postgres.redis, settings['POSTERN_DATABASE'] ?? '')
+      ...await costs(verifying('one', [running], next), questioning(running, subjects), 5_000, postgres.redis, settings['POSTERN_DATABASE'] ?? '')
     ]
   }
 }

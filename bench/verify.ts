@@ -27,7 +27,7 @@ interface Ask {
 }
 interface Verified { readonly assurance: { readonly purpose: string, readonly factor: string } }
 
-const name43 = (): string => randomBytes(32).toString('base64url')
+export const name43 = (): string => randomBytes(32).toString('base64url')
 
 /** The two calls of a login as a gate makes them: a session of its own, from a browser that the subject keeps. */
 export function createCalls (key: string, { address }: { readonly address: boolean }) {
