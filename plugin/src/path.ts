@@ -24,6 +24,14 @@ export function refusedTarget (target: string): string | undefined {
  * unreserved escapes are decoded, all others stand in upper case, and a second pass changes nothing.
  */
 export function canonicalTarget (target: string): Target {
+  // A gateway reads it for the rule and again where it passes it on.
+  if (lastRead.target !== target) lastRead = { target, canonical: canonicalOf(target) }
+  return lastRead.canonical
+}
+
+let lastRead: { readonly target: string; readonly canonical: Target } = { target: '', canonical: { refused: 'the request target is not a path' } }
+
+function canonicalOf (target: string): Target {
   const refused = refusedTarget(target)
   if (refused !== undefined) return { refused }
   const mark = target.indexOf('?')

@@ -99,7 +99,7 @@ export const changing = (by: By, epoch: number, more: Partial<FactorChange> = {}
   ...more
 })
 export const rejecting = (by: By, more: Partial<Parameters<Records['reject']>[1]> = {}): Parameters<Records['reject']> => [by, {
-  now: NOW, browserKnown: false, limits: defaultLimits, counts: true, event: event(by.subject, { outcome: 'rejected' }), lockNotices: [notice()], ...more
+  now: NOW, browserKnown: false, limits: defaultLimits, event: event(by.subject, { outcome: 'rejected' }), lockNotices: [notice()], ...more
 }]
 export const administered = (subject: string, more: { now?: number, notices?: readonly Notice[] } = {}) =>
   ({ now: NOW, event: event(subject, { kind: 'administered', actor: 'host' }), notices: [], ...more })

@@ -21,7 +21,7 @@ export interface Commits {
   readonly keep: (group: Group) => void
   /** The transaction never was. */
   readonly undo: (group: Group) => void
-  /** Makes what is open durable now, for a statement that stands alone. */
+  /** Makes what is open durable now, for a statement that no transaction may hold. */
   readonly settle: () => void
 }
 

@@ -84,6 +84,7 @@ function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
     if (reader !== writer && /^\s*select\b/i.test(sql)) {
       return await whenFree(() => reader.run(sql, parameters), until)
     }
+    if (/^\s*(?:insert|update|delete)\b/i.test(sql)) return await alone(connection, () => writer.run(sql, parameters))
     const endTurn = await turns.take('write', WAIT_MS)
     try {
       commits.settle()
@@ -93,12 +94,44 @@ function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
     }
   }
 
-  const undo = (connection: Connection) => {
+  const begin = async (connection: Connection): Promise<void> => {
+    const until = performance.now() + WAIT_MS
+    const endTurn = await turns.take('write', WAIT_MS)
+    try {
+      // The write lock at once: a transaction that began reading could not be upgraded beside another process.
+      const group = await commits.enter(async () => await whenFree(() => writer.run('begin immediate', []), until))
+      connection.transaction = { endTurn, group }
+    } catch (error) {
+      endTurn()
+      throw error
+    }
+  }
+  const commit = async (connection: Connection): Promise<void> => {
+    if (connection.transaction === undefined) throw new TypeError('a commit without a transaction')
+    const { endTurn, group } = connection.transaction
+    connection.transaction = undefined
+    commits.keep(group)
+    endTurn()
+    await group.done
+  }
+  const undo = (connection: Connection): void => {
     if (connection.transaction === undefined) return
     const { endTurn, group } = connection.transaction
     connection.transaction = undefined
     commits.undo(group)
     endTurn()
+  }
+  /** A write that stands alone is a transaction of one statement. */
+  const alone = async <T>(connection: Connection, run: () => T): Promise<T> => {
+    await begin(connection)
+    try {
+      const result = run()
+      await commit(connection)
+      return result
+    } catch (error) {
+      undo(connection)
+      throw error
+    }
   }
 
   return {
@@ -116,28 +149,8 @@ function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
       own.set(connection, connection)
       return connection
     },
-    beginTransaction: async given => {
-      const connection = of(given)
-      const until = performance.now() + WAIT_MS
-      const endTurn = await turns.take('write', WAIT_MS)
-      try {
-        // The write lock at once: a transaction that began reading could not be upgraded beside another process.
-        const group = await commits.enter(async () => await whenFree(() => writer.run('begin immediate', []), until))
-        connection.transaction = { endTurn, group }
-      } catch (error) {
-        endTurn()
-        throw error
-      }
-    },
-    commitTransaction: async given => {
-      const connection = of(given)
-      if (connection.transaction === undefined) throw new TypeError('a commit without a transaction')
-      const { endTurn, group } = connection.transaction
-      connection.transaction = undefined
-      commits.keep(group)
-      endTurn()
-      await group.done
-    },
+    beginTransaction: async given => { await begin(of(given)) },
+    commitTransaction: async given => { await commit(of(given)) },
     rollbackTransaction: async given => { undo(of(given)) },
     releaseConnection: async given => {
       const connection = of(given)

@@ -97,21 +97,25 @@ export function createAttempts ({
     },
 
     wrong: async (tenant, ask, state, slot, now, budget, clockOffSeconds, factor) => {
-      const counts = await records.reject(ask.by, {
+      const rejected = { verdict: 'rejected', left: slot.attemptsLeft, clockOffSeconds } as const
+      const event = eventOf(ask, {
+        kind: 'verification', purpose: slot.kind, factor, outcome: 'rejected', reason: 'wrong_code'
+      })
+      // Backup codes have no lock: whoever keeps failing would hold their owner out.
+      if (budget !== 'subject') {
+        await records.writeEvent(ask.by.tenant, event, now)
+        return rejected
+      }
+      const { locked } = await records.reject(ask.by, {
         now,
         browserKnown: state.browserKnown,
         limits: tenant.policy.limits,
-        counts: budget === 'subject',
-        event: eventOf(ask, {
-          kind: 'verification', purpose: slot.kind, factor, outcome: 'rejected', reason: 'wrong_code'
-        }),
+        event,
         lockNotices: notices.to(tenant, ask, state, 'locked')
       })
-      if (counts.locked && budget === 'subject') {
-        notices.written()
-        return { verdict: 'locked' }
-      }
-      return { verdict: 'rejected', left: slot.attemptsLeft, clockOffSeconds }
+      if (!locked) return rejected
+      notices.written()
+      return { verdict: 'locked' }
     },
 
     giveBack: (receipt, outcome) => {

@@ -305,8 +305,7 @@ export interface Records {
   /**
    * The one transaction of a right answer. Checks: epoch equal, authenticator active and its use possible, not locked
    * (unless `whileLocked`), `(tenant, slot)` not yet accepted (unique). Then: uses it up, resets the failures in a
-   * row of
-   * the budget of `by`, records the assurance, marks the browser known, writes event and notices.
+   * row of the budget of `by`, records the assurance, marks the browser known, writes event and notices.
    */
   readonly accept: (request: AcceptRequest) => Promise<AcceptResult>
   readonly acceptedBefore: (tenant: string, slot: string) => Promise<AcceptedBefore | undefined>
@@ -322,7 +321,6 @@ export interface Records {
       readonly now: number
       readonly browserKnown: boolean
       readonly limits: Limits
-      readonly counts: boolean
       readonly event: Event
       readonly lockNotices: readonly Notice[]
     }

@@ -263,10 +263,9 @@ export function createOutcomes (
         .execute()
     },
 
-    reject: async (by, { now, browserKnown, limits, counts, event, lockNotices }) =>
+    reject: async (by, { now, browserKnown, limits, event, lockNotices }) =>
       await ofSubject(by.tenant, by.subject, async (tx, subject) => {
         await writeEvent(tx, by.tenant, now, event)
-        if (!counts) return { inARow: 0, in30Days: 0, locked: subject.locked_at !== null }
         const { tenant, subject: name, browser } = by
         await insertFailure(tx, { tenant, subject: name, at: now })
         const [own] = browserKnown ? (await failedInBrowser(tx, { tenant, subject: name, browser })).rows : []
