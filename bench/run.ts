@@ -1,5 +1,5 @@
 // npm run bench [-- <part>…] [--quick]: measures, prints, and keeps what it measured in docs/performance.md. With
-// --quick it takes less than a minute, keeps nothing, and says what fell.
+// --quick it takes a few minutes, keeps nothing, and says what fell.
 
 import { parseArgs } from 'node:util'
 import { build, isStale } from '../scripts/build.js'
