@@ -176,6 +176,12 @@ for (const [name, addressOf] of recordStores) {
     t.equal(count(many, 'result', 'changed'), 1, 'of many first enrolments one')
     t.equal(count(many, 'result', 'gone'), MANY - 1)
     t.equal((await records.subject(who('many'), NOW)).authenticators.length, 1)
+    const native = await records.changeFactors(changing(who('native', 's1', 'none'), 0, {
+      add: [own(who('native'), 'totp')],
+      record: { factor: 'totp', browser: 'none', login: true, stepUp: true, loginExpiresAt: NOW + DAY }
+    }))
+    t.match(native, { result: 'changed' }, 'where no browser is known there is none to remember')
+    t.same((await rows(['browsers']))['browsers'], [])
 
     const epoch = await enrol(who())
     t.match(await records.accept(accepting(who(), epoch)), { result: 'accepted' })

@@ -13,11 +13,13 @@ export interface LaneOptions {
   /** Most of them of one subject. */
   readonly ofOne: number
   /**
-   * After each piece of work the lane rests as long as that took: what the event loop does for a flood is then at most
-   * half of what it does.
+   * After each piece of work the lane rests as long as that took, and no longer than 25 ms: what the event loop does
+   * for a flood is then at most half of what it does, and a slow database is not waited for twice.
    */
   readonly rests: boolean
 }
+
+const LONGEST_REST_MS = 25
 
 export function createLane ({ atOnce, waiting: most, ofOne, rests }: LaneOptions): Lane {
   /** What each subject waits for; the order of the map is that of turns. */
@@ -36,7 +38,7 @@ export function createLane ({ atOnce, waiting: most, ofOne, rests }: LaneOptions
       queued -= 1
       const began = performance.now()
       await job?.()
-      if (rests) await after(performance.now() - began)
+      if (rests) await after(Math.min(performance.now() - began, LONGEST_REST_MS))
     }
     running -= 1
   }

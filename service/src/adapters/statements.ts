@@ -95,6 +95,7 @@ export function write<P extends object> (build: (on: On, places: P) => Writing) 
  * PostgreSQL takes them as one statement: the way there and back is most of what each would cost.
  */
 export async function together (on: On, all: readonly Write[]): Promise<readonly number[]> {
+  if (all.length === 0) return []
   const valueOf = (name: string): unknown => {
     const [index, own = ''] = name.split(':')
     return all[Number(index)]?.values[own]
