@@ -16,23 +16,16 @@ COPY service service
 COPY plugin plugin
 RUN node scripts/build.js
 
-# What the service needs to run, and the inventory of it. Node 24 has SQLite built in, so the driver for Node 20 and the
-# declarations for compilers stay behind.
+# The service is one bundle, and Node 24 has SQLite built in: it needs no package beside it. And the inventory of it.
 FROM ${NODE_IMAGE} AS service-files
 WORKDIR /build
-COPY package.json package-lock.json .npmrc ./
-COPY service/package.json service/
-COPY plugin/package.json plugin/
-RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund --workspace postern \
-  && rm -rf node_modules/@photostructure node_modules/.package-lock.json \
-  && find . -path '*/node_modules/*' -type f \( -name '*.map' -o -name '*.ts' -o -name '*.mts' -o -name '*.cts' \) -delete
-COPY LICENSE service/
+COPY LICENSE service/package.json service/
 COPY service/views service/views
 COPY service/locales service/locales
 COPY service/mails service/mails
 COPY service/browser service/browser
 COPY --from=build /build/service/dist service/dist
-COPY scripts/inventory.js /
+COPY scripts/inventory.js scripts/npm-packages.js /
 RUN node /inventory.js /build service
 
 FROM ${NODE_IMAGE} AS gateway-files
@@ -50,7 +43,7 @@ COPY plugin/locales plugin/locales
 COPY plugin/browser plugin/browser
 COPY --from=build /build/plugin/dist plugin/dist
 COPY --from=build /build/plugin/browser/style.css plugin/browser/style.css
-COPY scripts/inventory.js /
+COPY scripts/inventory.js scripts/npm-packages.js /
 RUN node /inventory.js /build plugin
 
 # No package manager, no root: a number, because Kubernetes cannot tell by a name that it is not root.
@@ -82,7 +75,6 @@ FROM runtime AS service
 LABEL org.opencontainers.image.title="postern" \
   org.opencontainers.image.description="Two-factor verification that several consoles share" \
   org.opencontainers.image.licenses="MIT"
-COPY --from=service-files /build/node_modules node_modules
 COPY --from=service-files /build/service service
 COPY --from=service-files /build/sbom.cdx.json /build/licences.txt ./
 RUN ln -s /app/service/dist/main.js /usr/local/bin/postern

@@ -1,5 +1,5 @@
-// Builds service and plugin: TypeScript to dist/, one style sheet for both. Plain JavaScript, because `prepare` runs it
-// where the development dependencies may be absent.
+// Builds both packages: the service as a bundle, the plugin file by file for whoever mounts it, one style sheet for
+// both. Plain JavaScript, because `prepare` runs it where the development dependencies may be absent.
 
 import { spawn } from 'node:child_process'
 import { chmodSync, copyFileSync, existsSync, readdirSync, statSync } from 'node:fs'
@@ -50,7 +50,8 @@ function compile (tsc, name) {
 export async function build () {
   const tsc = compiler()
   if (tsc === undefined) throw new Error('TypeScript is not installed: run npm ci first')
-  await Promise.all(PACKAGES.map(name => compile(tsc, name)))
+  const { bundle } = await import('./bundle.js')
+  await Promise.all([bundle(root, 'service'), compile(tsc, 'plugin')])
   // The plugin's own pages must look like the service's, also while the service is away.
   const sheet = join(root, 'service/browser/style.css')
   if (existsSync(sheet)) copyFileSync(sheet, join(root, 'plugin/browser/style.css'))

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { npmPackage } from './npm-packages.js'
 
 const [folder = '.', own = 'service'] = process.argv.slice(2)
 const json = path => JSON.parse(readFileSync(path, 'utf8'))
@@ -17,27 +18,6 @@ function packageFolders (modules) {
     const path = join(modules, entry.name)
     return entry.name.startsWith('@') ? packageFolders(path) : [path, ...packageFolders(join(path, 'node_modules'))]
   })
-}
-
-/** The licence as an SPDX expression; old packages write an object or a list. */
-function licenceOf ({ license, licenses }) {
-  const given = license ?? licenses
-  const names = [given].flat().map(one => typeof one === 'string' ? one : one?.type).filter(one => one !== undefined)
-  return names.join(' OR ')
-}
-
-function npmPackage (path) {
-  const manifest = json(join(path, 'package.json'))
-  if (manifest.name === undefined || manifest.version === undefined) return []
-  const texts = readdirSync(path).filter(file => /^(licen[cs]e|copying|notice)/i.test(file)).sort()
-  return [{
-    type: 'library',
-    name: manifest.name,
-    version: manifest.version,
-    licence: licenceOf(manifest),
-    purl: `pkg:npm/${manifest.name.replace('@', '%40')}@${manifest.version}`,
-    text: texts.map(file => readFileSync(join(path, file), 'utf8').trim()).join('\n\n')
-  }]
 }
 
 /** The system's packages, from the lists that the package manager keeps. */
@@ -71,7 +51,11 @@ const node = {
   purl: `pkg:generic/node@${process.versions.node}`,
   text: existsSync('/usr/local/LICENSE') ? readFileSync('/usr/local/LICENSE', 'utf8').trim() : ''
 }
-const libraries = [join(folder, 'node_modules'), join(folder, own, 'node_modules')].flatMap(packageFolders).flatMap(npmPackage)
+const bundled = join(folder, own, 'dist/bundled.json')
+const libraries = [
+  ...[join(folder, 'node_modules'), join(folder, own, 'node_modules')].flatMap(packageFolders).flatMap(npmPackage),
+  ...existsSync(bundled) ? json(bundled) : []
+]
 const debian = debianPackages()
 const byPurl = new Map([...libraries, node, ...debian].map(one => [one.purl, one]))
 const all = [...byPurl.values()].sort((a, b) => a.purl < b.purl ? -1 : 1)

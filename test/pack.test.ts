@@ -34,7 +34,7 @@ const packed: Packed[] = []
 const modules = join(folder, 'node_modules')
 const { dependencies = {}, devDependencies = {} } = JSON.parse(read('package.json')) as
   { dependencies?: Record<string, string>, devDependencies?: Record<string, string> }
-const { dependencies: needed = {} } = JSON.parse(read('service/package.json')) as { dependencies?: Record<string, string> }
+const { devDependencies: needed = {} } = JSON.parse(read('service/package.json')) as { devDependencies?: Record<string, string> }
 const pinned = (name: string): string => `${name}@${({ ...dependencies, ...devDependencies, ...needed })[name] ?? ''}`
 
 /** Starts a program of the folder and answers the line of its log that says `ready`. */
@@ -74,7 +74,8 @@ t.test('the packages hold what runs, its licence and its README, and nothing els
     const paths = files.map(({ path }) => path)
     for (const path of ['LICENSE', 'README.md', 'package.json']) t.ok(paths.includes(path), `${name} has ${path}`)
     t.same(paths.filter(path => /(^|\/)(src|test|node_modules|data)\/|\.test\.|\.env|\.db|(?<!\.d)\.ts$/.test(path)), [], name)
-    t.ok(size < 500_000, `${name} is ${size} bytes`)
+    // The service brings the packages that it needs.
+    t.ok(size < (name === 'postern' ? 1_000_000 : 500_000), `${name} is ${size} bytes`)
     t.equal(read(`${name === 'postern' ? 'service' : 'plugin'}/LICENSE`), read('LICENSE'), 'one licence')
   }
 })

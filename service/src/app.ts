@@ -30,6 +30,7 @@ import { limitAddresses } from './http/address-limit.ts'
 import { administrationRoutes } from './http/administration.ts'
 import { assurancesRoutes, sessionsRoutes } from './http/assurances.ts'
 import { challengesRoutes } from './http/challenges.ts'
+import { createCompilers } from './http/compilers.ts'
 import { createChangeStream, READ_EVERY_MS } from './http/changes.ts'
 import { holderOf, requireKey } from './http/keys.ts'
 import { createMetrics } from './http/metrics.ts'
@@ -104,6 +105,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   const sealer = createSealer({ encryptionKeys: config.encryptionKeys, serverKey: config.serverKey })
 
   const log = createLogStream(process.stdout)
+  const { compilersFactory, loadOnUse, load } = createCompilers()
   const api = fastify({
     ...(overrides.logger === undefined
       ? { logger: { level: config.logLevel, stream: log } }
@@ -111,6 +113,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     logController: new LogController({ disableRequestLogging: true }),
     // Strict: the string "123456" is a code, the number is not; an unknown field is an error, not a wish.
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allErrors: false } },
+    schemaController: { compilersFactory },
     bodyLimit: 128 * 1024,
     requestTimeout: 10_000,
     // Slow requests are looked for this often, and found only where the head's time is no longer than the whole's.
@@ -218,6 +221,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     logDropped: log.dropped
   })
 
+  loadOnUse(api)
   const openapi = createOpenapi()
   api.addHook('onRoute', openapi.routeAdded)
   answerProblems(api)
@@ -265,7 +269,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     await scope.register(pages({ challenges, enrolments, assurances, sealer, clock }), { prefix: '/pages' })
   })
 
-  const operations = fastify({ logger: false })
+  const operations = fastify({ logger: false, schemaController: { compilersFactory } })
   answerProblems(operations)
   await operations.register(
     operationsRoutes({
@@ -305,6 +309,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     sealer,
     start: () => {
       shedding.begin()
+      void load().catch(onError('loading compilers'))
       work.push(recurring(READ_EVERY_MS, stream.beat, onError('reading changes')))
       if (shared !== undefined) work.push(recurring(1_000, shared.set, onError('reading the shared clock')))
       if (embedded) {

@@ -6,6 +6,7 @@ import { CODES, NOTICES } from '../domain/messages.ts'
 import { mailPage } from './mail-page.ts'
 import type { Letter } from './mail-transport.ts'
 import { describeUserAgent } from './user-agent.ts'
+import { PACKAGE_FOLDER } from '../package-folder.ts'
 
 /** A sentence, or sentences for certain values of one value (`by`), as `{ "by": "left", "1": …, "other": … }`. */
 type Phrase = string | ReadonlyMap<string, string>
@@ -36,7 +37,7 @@ export interface MailTexts {
   ) => Letter | undefined
 }
 
-const FOLDER = new URL('../../mails/', import.meta.url)
+const FOLDER = new URL('mails/', PACKAGE_FOLDER)
 const FALLBACK = 'en'
 const WORDS = ['browser', 'browser_on', 'time', 'ip_address', 'unknown', 'footer'] as const
 

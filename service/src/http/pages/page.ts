@@ -13,6 +13,7 @@ import { readAsk, readNextBrowser } from '../ask.ts'
 import { csrfFits, csrfToken } from '../csrf.ts'
 import { ICONS } from './icons.ts'
 import { loadLanguages, type Words } from './words.ts'
+import { PACKAGE_FOLDER } from '../../package-folder.ts'
 
 /** No inline script or style, no frames, nothing from elsewhere. */
 const HEADERS = {
@@ -61,14 +62,14 @@ interface Asset {
 }
 
 function loadAsset (name: string, type: string): Asset {
-  const body = readFileSync(new URL(`../../../browser/${name}`, import.meta.url))
+  const body = readFileSync(new URL(`browser/${name}`, PACKAGE_FOLDER))
   return { name, type, body, hash: createHash('sha256').update(body).digest('hex').slice(0, 12) }
 }
 
 export function createRenderer ({ sealer, clock }: { readonly sealer: Sealer; readonly clock: Clock }) {
   const languages = loadLanguages()
   const eta = new Eta({
-    views: fileURLToPath(new URL('../../../views', import.meta.url)),
+    views: fileURLToPath(new URL('views', PACKAGE_FOLDER)),
     cache: true,
     autoTrim: false
   })

@@ -1,6 +1,7 @@
 // Languages of the pages: words, plurals, times and dates. No text stands in code.
 
 import { readFileSync } from 'node:fs'
+import { PACKAGE_FOLDER } from '../../package-folder.ts'
 
 type Plural = Readonly<Partial<Record<Intl.LDMLPluralRule, string>>>
 type Table = ReadonlyMap<string, string | Plural>
@@ -31,7 +32,7 @@ function isPlural (value: unknown): value is Plural {
 }
 
 function load (tag: string): Table {
-  const parsed: unknown = JSON.parse(readFileSync(new URL(`../../../locales/${tag}.json`, import.meta.url), 'utf8'))
+  const parsed: unknown = JSON.parse(readFileSync(new URL(`locales/${tag}.json`, PACKAGE_FOLDER), 'utf8'))
   if (typeof parsed !== 'object' || parsed === null) throw new TypeError(`locales/${tag}.json is not an object`)
   return new Map(
     Object.entries(parsed).map(([key, value]: [string, unknown]) => {
