@@ -105,3 +105,10 @@ t.test('every source file says at its top what it is for', async t => {
     .filter(file => !/^(#!.*\n)?\/\/ \S/.test(readFileSync(join(root, file), 'utf8')))
   t.same(silent, [])
 })
+
+t.test('what is loaded on first use is taken by its default export: a bundle has no other of an older package', async t => {
+  const taken = [...new Set(service.map(({ file }) => file))].flatMap(file =>
+    [...readFileSync(join(root, file), 'utf8').matchAll(/const (.*) = await import\('[^.]/g)].map(([, names = '']) => `${file}: ${names}`))
+  t.ok(taken.length > 4, `${taken.length} places`)
+  t.same(taken.filter(one => !/: (?:\{ default: .*\}|\[ajv, stringify\])$/.test(one)), [])
+})

@@ -50,7 +50,7 @@ const DELIVER_MS = 25_000
 
 /** The library is loaded with the first mail. */
 async function openPool (smtp: Smtp, connections: number) {
-  const { createTransport } = await import('nodemailer')
+  const { default: { createTransport } } = await import('nodemailer')
   const { host, port, secure, login, tls, ca } = smtp
   const pool = createTransport({
     pool: true,

@@ -71,7 +71,7 @@ async function connectOnce (settings: RedisSettings): Promise<ConnectedRedis> {
 }
 
 async function createClient (settings: RedisSettings) {
-  const { Redis, Cluster } = await import('ioredis')
+  const { default: { Redis, Cluster } } = await import('ioredis')
   const { kind, nodes, username, password, db, master, sentinelPassword, tls, timeoutMs } = settings
   const secure = tls === undefined ? {} : { tls: { ...defined(tls), minVersion: 'TLSv1.2' as const } }
   const shared = {

@@ -2,6 +2,6 @@
 
 /** An SVG with four white modules around the code. The library is loaded on first use. */
 export async function qrSvg (uri: string): Promise<string> {
-  const { toString } = await import('qrcode')
+  const { default: { toString } } = await import('qrcode')
   return await toString(uri, { type: 'svg', errorCorrectionLevel: 'M', margin: 4 })
 }
