@@ -23,6 +23,12 @@ import type { Config } from './settings.ts'
 /** Methods beside Fastify's own that consoles and file stores speak. */
 const METHODS = ['PROPFIND', 'PROPPATCH', 'MKCOL', 'COPY', 'MOVE', 'LOCK', 'UNLOCK', 'REPORT', 'SEARCH', 'MKCALENDAR']
 
+/**
+ * Bytes of an answer that wait for a client before the console is made to wait. What is read at a time is half of it:
+ * with less, each piece stops the exchange and starts it again, a third more CPU for 10 MB.
+ */
+const IN_FLIGHT = 131_072
+
 /** Throws ConfigError with what the preset finds wrong; the plugin throws its own sentence. */
 export async function createGateway (config: Config, clocks: Clocks): Promise<FastifyInstance> {
   const upstream = createUpstream({ ...config, origin: config.upstream, timeoutMs: config.upstreamTimeoutMs })
@@ -36,7 +42,7 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     exposeHeadRoutes: false,
     rewriteUrl: raw => questions.rewritten(raw),
     routerOptions: { maxParamLength: 8192 },
-    http: { maxHeaderSize: 65_536 }
+    http: { maxHeaderSize: 65_536, highWaterMark: IN_FLIGHT }
   })
   const questions = createQuestions(config.prefix, () => known.asked)
   const known = createKnown(config, upstream.read, clocks, sentence => { app.log.warn(`postern-gateway: ${sentence}`) })

@@ -119,6 +119,8 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
           })
         },
         onResponseData (controller, chunk) {
+          // An exchange that goes on after a pause begins with an empty piece: a system call, and another pause.
+          if (chunk.length === 0) return
           if (!wrote && chunk.length === length && length <= SMALL) whole = chunk
           else if (!response.write(chunk)) controller.pause()
           wrote = true
