@@ -1,12 +1,14 @@
 // Threat: a locked SQLite file, a backup that is not whole, a restore that brings used codes back, a tenant whose rules
 // changed unheard.
 
-import { copyFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { sql } from 'kysely'
+import { Kysely, sql } from 'kysely'
 import t from 'tap'
 import { openDatabase } from '../../service/src/adapters/database.ts'
 import { restoreFence } from '../../service/src/adapters/restore-fence.ts'
+import type { Schema } from '../../service/src/adapters/schema.ts'
+import { sqliteDialect } from '../../service/src/adapters/sqlite.ts'
 import { until } from '../helpers/browser.ts'
 import { dataFolder, postern, serve, settingsIn } from '../helpers/processes.ts'
 import { by, name, startService } from '../helpers/service.ts'
@@ -166,4 +168,75 @@ t.test('transactions at the same time are durable together: each is seen when it
   await sql`pragma max_page_count = 1000000`.execute(database.db)
   await write('again', 'keeps')
   t.ok(await seen('again'))
+})
+
+t.test('nobody hears of a write or reads it before the disk has it, and a disk that fails is heard of', async t => {
+  const file = join(dataFolder(t), 'disk.db')
+  const made = await openDatabase(`sqlite:${file}`)
+  await made.migrate()
+  await made.close()
+  const syncs: { readonly end: () => void, readonly fail: (error: Error) => void }[] = []
+  const db = new Kysely<Schema>({
+    dialect: sqliteDialect(file, () => ({
+      sync: async () => await new Promise((resolve, reject) => { syncs.push({ end: resolve, fail: reject }) }),
+      checkpoint: async () => {},
+      close: async () => {}
+    }))
+  })
+  const ended: string[] = []
+  const write = async (subject: string) => {
+    await db.transaction().execute(async tx => {
+      await tx.insertInto('subjects').values({ tenant: 't1', subject, epoch: 0, failures_in_row: 0, fenced: 0 }).execute()
+    })
+    ended.push(subject)
+  }
+  const read = async () => (await db.selectFrom('subjects').select('subject').orderBy('subject').execute()).map(one => one.subject)
+  const synced = async (count: number) => await until('the disk to be asked', async () => syncs.length === count ? true : undefined)
+
+  const first = write('a')
+  await synced(1)
+  t.same(await read(), [], 'it is committed, but might be lost')
+  // Who comes meanwhile sees it, and can be confirmed only after it.
+  const next = Promise.all([write('b'), db.insertInto('subjects').values({ tenant: 't1', subject: 'c', epoch: 0, failures_in_row: 0, fenced: 0 }).execute()])
+  await t.rejects(write('a'), { message: /UNIQUE/ })
+  t.same([await read(), ended, syncs.length], [[], [], 1])
+  syncs[0]?.end()
+  await first
+  t.same(await read(), ['a'])
+  await synced(2)
+  t.same([await read(), ended], [['a'], ['a']])
+  syncs[1]?.end()
+  await next
+  t.same(await read(), ['a', 'b', 'c'])
+
+  const lost = write('d')
+  await synced(3)
+  syncs[2]?.fail(new Error('EIO'))
+  await t.rejects(lost, { message: 'EIO' })
+  const after = write('e')
+  await synced(4)
+  syncs[3]?.end()
+  await after
+  await db.destroy()
+})
+
+t.test('the log is moved into the file beside what is written, and does not grow', async t => {
+  const file = join(dataFolder(t), 'log.db')
+  const database = await openDatabase(`sqlite:${file}`)
+  await database.migrate()
+  let written = 0
+  const write = async (groups: number) => {
+    for (const until = written + groups; written < until; written++) {
+      await database.db.insertInto('subjects').values({ tenant: 't1', subject: `u${written}`, epoch: 0, failures_in_row: 0, fenced: 0 }).execute()
+    }
+  }
+  const log = () => statSync(`${file}-wal`).size
+  await write(200)
+  const before = log()
+  await write(1_300)
+  t.ok(log() < before * 3, `${before} bytes after 200 writes, ${log()} after 1,500`)
+  await database.close()
+  const again = await openDatabase(`sqlite:${file}`)
+  t.match(await again.db.selectFrom('subjects').select(eb => eb.fn.countAll().as('count')).executeTakeFirst(), { count: 1_500 })
+  await again.close()
 })

@@ -1,8 +1,9 @@
 // Transactions that come at the same time are made durable together. Waiting for the disk is most of what a
-// transaction takes, and stops the process; who comes meanwhile joins the next wait instead of having one of their
-// own. Each is a savepoint, so that it can be undone alone, and nobody hears of success before the disk has it.
+// transaction takes; who comes meanwhile joins the next wait instead of having one of their own. Each is a savepoint,
+// so that it can be undone alone. Nobody hears of success, and no reader sees any of it, before the disk has it.
 
 import type { SqliteHandle } from './sqlite-dialect.ts'
+import type { Disk } from './sqlite-disk.ts'
 import type { Turns } from './turns.ts'
 
 /** Transactions that are durable together, or not at all. */
@@ -13,7 +14,7 @@ export interface Group {
   readonly lost: (error: unknown) => void
 }
 
-/** All are called by whoever has the turn to write. */
+/** All but `close` are called by whoever has the turn to write. */
 export interface Commits {
   /** A transaction within the open group, or the first of a new one, for which `begin` takes the file. */
   readonly enter: (begin: () => Promise<unknown>) => Promise<Group>
@@ -21,15 +22,31 @@ export interface Commits {
   readonly keep: (group: Group) => void
   /** The transaction never was. */
   readonly undo: (group: Group) => void
-  /** Makes what is open durable now, for a statement that no transaction may hold. */
-  readonly settle: () => void
+  /** Makes what is open durable, for a statement that no transaction may hold. */
+  readonly settle: () => Promise<void>
+  /** Resolves when all is durable and nothing is under way. */
+  readonly close: () => Promise<void>
+}
+
+export interface CommitsParts {
+  readonly writer: SqliteHandle
+  /** `writer` itself for a database in memory, which has no disk. */
+  readonly reader: SqliteHandle
+  readonly disk: Disk | undefined
+  readonly turns: Turns
 }
 
 /** Longest that setTimeout takes; who waits before the end of a group does not wait that long. */
 const FOREVER_MS = 2 ** 31 - 1
+/** Groups after which the log is moved into the file: some 10 MB of it. */
+const CHECKPOINT_EVERY = 250
 
-export function createCommits (writer: SqliteHandle, turns: Turns): Commits {
+export function createCommits ({ writer, reader, disk, turns }: CommitsParts): Commits {
   let open: Group | undefined
+  /** Until the disk has the group that was committed last; there is never more than one. */
+  let syncing: Promise<void> = Promise.resolve()
+  let sinceCheckpoint = 0
+  let checkpointing: Promise<void> | undefined
 
   const lose = (group: Group, error: unknown): void => {
     if (open === group) open = undefined
@@ -40,24 +57,66 @@ export function createCommits (writer: SqliteHandle, turns: Turns): Commits {
     }
     group.lost(error)
   }
+  /** Readers stay at what is durable: a transaction of theirs that has begun sees nothing newer. */
+  const holdReaders = (): void => {
+    reader.run('begin', [])
+    reader.run('select 1 from sqlite_schema limit 1', [])
+  }
+  const letReaders = (): void => {
+    try {
+      reader.run('commit', [])
+    } catch {
+      // They were not held, for the same reason for which the group is lost.
+    }
+  }
   const commit = (group: Group): void => {
     if (open !== group) return
     try {
+      if (disk !== undefined) holdReaders()
       writer.run('commit', [])
-      open = undefined
-      group.kept()
     } catch (error) {
+      if (disk !== undefined) letReaders()
       lose(group, error)
+      return
+    }
+    open = undefined
+    if (disk === undefined) group.kept()
+    else syncing = made(disk, group)
+  }
+  const made = async (disk: Disk, group: Group): Promise<void> => {
+    const error = await disk.sync().then(() => undefined, (error: unknown) => error)
+    letReaders()
+    if (error === undefined) group.kept()
+    else group.lost(error)
+    sinceCheckpoint += 1
+    if (sinceCheckpoint < CHECKPOINT_EVERY || checkpointing !== undefined) return
+    sinceCheckpoint = 0
+    checkpointing = checkpoint(disk).finally(() => { checkpointing = undefined })
+  }
+  const settle = async (): Promise<void> => {
+    await syncing
+    if (open !== undefined) commit(open)
+    await syncing
+  }
+  /** Most of it beside everybody else; then the rest while nobody writes, or the log would never begin anew. */
+  const checkpoint = async (disk: Disk): Promise<void> => {
+    await disk.checkpoint().catch(() => {})
+    const endTurn = await turns.take('write', FOREVER_MS)
+    try {
+      await settle()
+      // Without the thread the event loop waits, which is better than a log that grows.
+      await disk.checkpoint().catch(() => { writer.run('pragma wal_checkpoint(passive)', []) })
+    } finally {
+      endTurn()
     }
   }
-  /** Ends the group behind those who wait for their turn by then: they belong to it. */
-  const endSoon = (group: Group): void => {
-    setImmediate(() => {
-      void turns.take('write', FOREVER_MS).then(endTurn => {
-        commit(group)
-        endTurn()
-      })
-    })
+  /** Ends the group behind those who wait for their turn by then, or until the disk is free: they belong to it. */
+  const endSoon = async (group: Group): Promise<void> => {
+    await new Promise(resolve => { setImmediate(resolve) })
+    await syncing
+    const endTurn = await turns.take('write', FOREVER_MS)
+    commit(group)
+    endTurn()
   }
 
   return {
@@ -65,7 +124,7 @@ export function createCommits (writer: SqliteHandle, turns: Turns): Commits {
       if (open === undefined) {
         await begin()
         open = newGroup()
-        endSoon(open)
+        void endSoon(open)
       }
       writer.run('savepoint one', [])
       return open
@@ -86,8 +145,12 @@ export function createCommits (writer: SqliteHandle, turns: Turns): Commits {
         lose(group, error)
       }
     },
-    settle: () => {
-      if (open !== undefined) commit(open)
+    settle,
+    close: async () => {
+      const endTurn = await turns.take('write', FOREVER_MS)
+      await settle()
+      endTurn()
+      await checkpointing
     }
   }
 }

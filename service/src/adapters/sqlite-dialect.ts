@@ -11,7 +11,7 @@ import {
   type Driver,
   type QueryResult
 } from 'kysely'
-import { createCommits, type Group } from './sqlite-commits.ts'
+import { createCommits, type CommitsParts, type Group } from './sqlite-commits.ts'
 import { createTurns } from './turns.ts'
 
 /** One open connection. */
@@ -19,6 +19,8 @@ export interface SqliteHandle {
   readonly run: (sql: string, parameters: readonly unknown[]) => QueryResult<unknown>
   readonly close: () => void
 }
+
+export type SqliteFile = Omit<CommitsParts, 'turns'>
 
 /** Longest wait for the file, whoever holds it: another request, or another process. */
 const WAIT_MS = 1_500
@@ -55,19 +57,19 @@ const ADAPTER: DialectAdapter = {
   releaseMigrationLock: async () => {}
 }
 
-/** `reader` may be `writer` itself, for a database in memory; reads then take turns too. */
-export function createSqliteDialect (writer: SqliteHandle, reader: SqliteHandle): Dialect {
+/** `reader` is `writer` itself for a database in memory; reads then take turns too. */
+export function createSqliteDialect (file: SqliteFile): Dialect {
   return {
     createAdapter: () => ADAPTER,
     createQueryCompiler: () => new SqliteQueryCompiler(),
     createIntrospector: db => new SqliteIntrospector(db),
-    createDriver: () => createDriver(writer, reader)
+    createDriver: () => createDriver(file)
   }
 }
 
-function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
+function createDriver ({ writer, reader, disk }: SqliteFile): Driver {
   const turns = createTurns()
-  const commits = createCommits(writer, turns)
+  const commits = createCommits({ writer, reader, disk, turns })
   const own = new WeakMap<DatabaseConnection, Connection>()
   const idle: Connection[] = []
   const of = (connection: DatabaseConnection): Connection => {
@@ -87,7 +89,7 @@ function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
     if (/^\s*(?:insert|update|delete)\b/i.test(sql)) return await alone(connection, () => writer.run(sql, parameters))
     const endTurn = await turns.take('write', WAIT_MS)
     try {
-      commits.settle()
+      await commits.settle()
       return await whenFree(() => writer.run(sql, parameters), until)
     } finally {
       endTurn()
@@ -158,7 +160,8 @@ function createDriver (writer: SqliteHandle, reader: SqliteHandle): Driver {
       idle.push(connection)
     },
     destroy: async () => {
-      commits.settle()
+      await commits.close()
+      await disk?.close()
       writer.close()
       if (reader !== writer) reader.close()
     }

@@ -1,28 +1,11 @@
-// SQLite through the node:sqlite interface (built in from Node 22.13, @photostructure/sqlite below): files, settings,
-// prepared statements.
+// SQLite through the node:sqlite interface: files, settings, prepared statements.
 
 import { chmodSync, existsSync, mkdirSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { dirname } from 'node:path'
 import type { Dialect } from 'kysely'
 import { createSqliteDialect, type SqliteHandle } from './sqlite-dialect.ts'
-
-type Value = string | number | bigint | null | Uint8Array
-
-interface Statement {
-  readonly all: (...parameters: Value[]) => unknown[]
-  readonly run: (...parameters: Value[]) => {
-    readonly changes: number | bigint
-    readonly lastInsertRowid: number | bigint
-  }
-  readonly columns: () => readonly unknown[]
-}
-
-interface Database {
-  readonly prepare: (sql: string) => Statement
-  readonly exec: (sql: string) => void
-  readonly close: () => void
-}
+import { createDisk, type Disk } from './sqlite-disk.ts'
+import { openSqlite, type Database, type Statement, type Value } from './sqlite-driver.ts'
 
 /**
  * `undefined`, dates and booleans are converted or refused: the driver would store some of them as NULL without a
@@ -46,32 +29,6 @@ function bindable (value: unknown): Value {
   throw new TypeError(`a ${value instanceof Date ? 'date' : typeof value} cannot be stored`)
 }
 
-function load (path: string): Database {
-  const require = createRequire(import.meta.url)
-  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
-  const builtIn = major > 22 || (major === 22 && minor >= 13)
-  // The boundary to a driver chosen at run time: both have this interface.
-  const { DatabaseSync } = quietly(() => require(builtIn ? 'node:sqlite' : '@photostructure/sqlite')) as {
-    readonly DatabaseSync: new (path: string) => Database
-  }
-  return new DatabaseSync(path)
-}
-
-/** Node 22 warns that node:sqlite is experimental; other warnings go through. */
-function quietly<T> (work: () => T): T {
-  const { emitWarning } = process
-  process.emitWarning = (warning: string | Error, ...rest: never[]) => {
-    if (!String(warning).includes('SQLite is an experimental feature')) {
-      Reflect.apply(emitWarning, process, [warning, ...rest])
-    }
-  }
-  try {
-    return work()
-  } finally {
-    process.emitWarning = emitWarning
-  }
-}
-
 /** Step by step: where nothing can be made, as in /proc, the platform's own way of making them all never ends. */
 function makeFolder (path: string): void {
   if (existsSync(path)) return
@@ -84,23 +41,25 @@ function makeFolder (path: string): void {
   }
 }
 
-/** Opens (and makes) the file, readable by its owner only; `:memory:` for tests. */
-export function sqliteDialect (path: string): Dialect {
+/** Opens (and makes) the file, readable by its owner only; `:memory:` for tests, and a disk that they control. */
+export function sqliteDialect (path: string, diskOf: (path: string) => Disk = createDisk): Dialect {
   const inMemory = path === ':memory:'
   const fresh = !inMemory && !existsSync(path)
   if (fresh) makeFolder(dirname(path))
   const open = (): SqliteHandle => {
-    const database = load(path)
+    const database = openSqlite(path)
     // Switching to WAL may meet another process that does the same; from then on nobody waits inside the driver,
-    // which would stop the whole process: the dialect waits outside of it.
-    database.exec('PRAGMA busy_timeout = 2000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL')
-    database.exec('PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 0')
+    // which would stop the whole process: the dialect waits outside of it. For the disk too: it waits itself before
+    // it calls anything durable, and moves the log into the file in another thread.
+    database.exec('PRAGMA busy_timeout = 2000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL')
+    database.exec('PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 0')
     return handle(database)
   }
   const writer = open()
   if (fresh) chmodSync(path, 0o600)
+  if (inMemory) return createSqliteDialect({ writer, reader: writer, disk: undefined })
   // In WAL a reader never waits for a writer, nor a writer for a reader.
-  return createSqliteDialect(writer, inMemory ? writer : open())
+  return createSqliteDialect({ writer, reader: open(), disk: diskOf(path) })
 }
 
 function handle (database: Database): SqliteHandle {
