@@ -36,11 +36,14 @@ export function folded (name: string): string {
   return plain
 }
 
-/** Reads requests by the names given. The cookie header's reading is remembered, as browsers repeat it. */
+/** Characters of cookie headers whose reading is remembered, as browsers repeat them: of ten thousand and more. */
+const REMEMBERED = 4_000_000
+const LONGEST_REMEMBERED = 4_096
+
+/** Reads requests by the names given. */
 export function createCredentials (
   names: CredentialNames,
-  bindingName: string,
-  remembered = 2000
+  bindingName: string
 ): (rawHeaders: readonly string[], query: string) => Presented {
   const cookieNames = new Set([...names.cookies, bindingName])
   const foldedCookies = new Set([...cookieNames].map(lenientName))
@@ -49,13 +52,18 @@ export function createCredentials (
   const longest = Math.max(...[...headerNames].map(name => name.length))
   const cookies = createCookieReader(cookieNames, foldedCookies, bindingName)
   const memory = new Map<string, CookieReading>()
+  let held = 0
 
   function readCookies (header: string): CookieReading {
     const known = memory.get(header)
     if (known !== undefined) return known
     const reading = cookies(header)
-    if (header.length <= 4096) {
-      if (memory.size >= remembered) memory.clear()
+    if (header.length <= LONGEST_REMEMBERED) {
+      held += header.length
+      if (held > REMEMBERED) {
+        memory.clear()
+        held = header.length
+      }
       memory.set(header, reading)
     }
     return reading
