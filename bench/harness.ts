@@ -25,8 +25,8 @@ export interface Plan {
   readonly connections: number
 }
 
-export const PLAN: Plan = { rounds: 5, sliceMs: 1_300, warmMs: 1_200, connections: 16 }
-export const QUICK: Plan = { rounds: 2, sliceMs: 800, warmMs: 600, connections: 16 }
+export const PLAN: Plan = { rounds: 5, sliceMs: 1_200, warmMs: 1_000, connections: 16 }
+export const QUICK: Plan = { rounds: 2, sliceMs: 600, warmMs: 500, connections: 16 }
 
 export interface Slice {
   readonly perSecond: number
@@ -38,7 +38,7 @@ export interface Slice {
 /** Enough for a steady pace that is not held up by the slowest of its operations. */
 const PACED_CONNECTIONS = 64
 const WARM_OPERATIONS = 3_000
-const WARM_AT_MOST = 4
+const WARM_AT_MOST = 3
 
 /** Ticks of the kernel's clock in a second, as Linux counts CPU time for processes. */
 const TICKS = 100

@@ -19,6 +19,8 @@ import { startServer } from './servers.ts'
 import { createWalk, fill, type Walk } from './subjects.ts'
 
 export const SUBJECTS = 40_000
+/** Enough for a quick look. */
+const FEW = 15_000
 
 interface Opened { readonly status: string, readonly challenge: { readonly id: string } }
 /** Whose login it is, as a gate says it. */
@@ -161,19 +163,20 @@ async function measure (
   plan: Plan,
   title: string,
   database: (name: string) => Promise<string>,
+  subjects: number,
   peers: readonly Thing[]
 ) {
   const [own, bare] = await Promise.all([startRedis(t), startRedis(t)])
-  const service = await startFilled(t, await database('postern'), own.url)
+  const service = await startFilled(t, await database('postern'), own.url, { subjects })
   const baseline = await startServer(t, 'servers/bare.ts', {
-    DATABASE: (await database('bare')).replace('sqlite:', ''), REDIS: bare.url, SUBJECTS: String(SUBJECTS)
+    DATABASE: (await database('bare')).replace('sqlite:', ''), REDIS: bare.url, SUBJECTS: String(subjects)
   })
-  const next = createWalk(SUBJECTS)
+  const next = createWalk(subjects)
   const postern: Thing = { name: 'Postern', url: service.url, pids: [service.pid], operation: verification(service.key, next, { address: false }) }
   const table = await compare(title, {
     operation: 'a challenge opened and answered',
     plan,
-    baseline: { name: 'bare server', url: baseline.url, pids: [baseline.pid], operation: verification('', createWalk(SUBJECTS), { address: false }) },
+    baseline: { name: 'bare server', url: baseline.url, pids: [baseline.pid], operation: verification('', createWalk(subjects), { address: false }) },
     others: [postern, { ...postern, name: 'Postern, told the client\'s address', operation: verification(service.key, next, { address: true }) }, ...peers],
     targets: { Postern: 0.75 }
   })
@@ -184,9 +187,10 @@ export async function verify (t: Teardown, plan: Plan, quick: boolean): Promise<
   const folder = dataFolder(t)
   const peers = quick ? [] : await startPeers(t, folder, SUBJECTS)
   const file = async (name: string): Promise<string> => `sqlite:${join(folder, `${name}.db`)}`
-  const onSqlite = await measure(t, plan, 'Redis and SQLite', file, peers)
+  const subjects = quick ? FEW : SUBJECTS
+  const onSqlite = await measure(t, plan, 'Redis and SQLite', file, subjects, peers)
   const postgres = await startPostgres(t, { settings: ['fsync=on'] })
-  const onPostgres = await measure(t, plan, 'Redis and PostgreSQL', async () => (await postgres.fresh()).url, [])
+  const onPostgres = await measure(t, plan, 'Redis and PostgreSQL', async () => (await postgres.fresh()).url, subjects, [])
   return {
     tables: [onSqlite.table, onPostgres.table],
     figures: [
