@@ -7,6 +7,9 @@ export interface Answer {
   readonly status: number
   /** Status line and headers. */
   readonly head: string
+  /** Bytes of the body. */
+  readonly length: number
+  /** Put together where it is looked at, since that costs more than to receive it. */
   readonly body: Buffer
 }
 
@@ -53,39 +56,46 @@ function chunked (bytes: Buffer): Buffer | undefined {
   }
 }
 
+const answerOf = (head: string, length: number, parts: readonly Buffer[], from = 0): Answer => ({
+  status: Number(head.slice(9, 12)),
+  head,
+  length,
+  get body () { return Buffer.concat(parts).subarray(from) }
+})
+
 export async function connectTo (url: string): Promise<Connection> {
   const { hostname, port, host } = new URL(url)
   const socket = connect(Number(port), hostname).setNoDelay()
   let waiting: { readonly done: (answer: Answer) => void, readonly fail: (error: Error) => void } | undefined
   let parts: Buffer[] = []
   let size = 0
-  /** Nothing can be whole before so many bytes are there. */
-  let needed = 0
+  /** The head of an answer that says how long it is, and how many bytes there must be. */
+  let begun: { readonly head: string, readonly needed: number } | undefined
   const read = (): Answer | undefined => {
-    const bytes = parts.length === 1 ? parts[0] as Buffer : Buffer.concat(parts)
-    parts = [bytes]
-    const end = headOf(bytes)
-    if (end === undefined) return undefined
-    const head = bytes.toString('latin1', 0, end)
-    const status = Number(head.slice(9, 12))
-    const length = /\r\ncontent-length: *(\d+)/i.exec(head)?.[1]
-    if (length !== undefined) {
-      needed = end + Number(length)
-      return size < needed ? undefined : { status, head, body: bytes.subarray(end) }
+    if (begun === undefined) {
+      const bytes = Buffer.concat(parts)
+      const end = headOf(bytes)
+      if (end === undefined) return undefined
+      const head = bytes.toString('latin1', 0, end)
+      const length = /\r\ncontent-length: *(\d+)/i.exec(head)?.[1]
+      if (length === undefined) {
+        const rest = bytes.subarray(end)
+        const body = /\r\ntransfer-encoding: *chunked/i.test(head) ? chunked(rest) : rest
+        return body === undefined ? undefined : answerOf(head, body.length, [body])
+      }
+      begun = { head, needed: end + Number(length) }
     }
-    if (!/\r\ntransfer-encoding: *chunked/i.test(head)) return { status, head, body: bytes.subarray(end) }
-    const body = chunked(bytes.subarray(end))
-    return body === undefined ? undefined : { status, head, body }
+    const { head, needed } = begun
+    return size < needed ? undefined : answerOf(head, needed - head.length, parts, head.length)
   }
   socket.on('data', data => {
     parts.push(data)
     size += data.length
-    if (size < needed) return
     const answer = read()
     if (answer === undefined) return
     parts = []
     size = 0
-    needed = 0
+    begun = undefined
     const { done } = waiting ?? {}
     waiting = undefined
     done?.(answer)

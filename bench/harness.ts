@@ -23,6 +23,8 @@ export interface Plan {
   readonly sliceMs: number
   readonly warmMs: number
   readonly connections: number
+  /** Operations of each thing before it is measured. */
+  readonly warmOperations?: number
 }
 
 export const PLAN: Plan = { rounds: 5, sliceMs: 1_200, warmMs: 1_000, connections: 16 }
@@ -112,9 +114,9 @@ export async function paced (thing: Thing, perSecond: number, ms: number): Promi
 }
 
 /** Until what is compiled while it runs is compiled: by count too, since a busy machine does little in a time. */
-async function warm (thing: Thing, { warmMs, connections }: Plan): Promise<void> {
+async function warm (thing: Thing, { warmMs, connections, warmOperations = WARM_OPERATIONS }: Plan): Promise<void> {
   const until = performance.now() + warmMs * WARM_AT_MOST
-  for (let done = 0; done < WARM_OPERATIONS && performance.now() < until;) {
+  for (let done = 0; done < warmOperations && performance.now() < until;) {
     done += (await slice(thing, warmMs, connections)).operations
   }
 }
