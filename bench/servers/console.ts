@@ -1,37 +1,7 @@
-// The console of `gate`: it looks up the session of every request, and answers a small document. With SERVICE it has
-// the plugin in front of it, as built; without, nothing else is different.
+// The console of `gate` as a server; with SERVICE behind the gate.
 
-import fastify, { LogController } from 'fastify'
-import postern from 'fastify-postern'
+import { createConsole } from './console-app.ts'
 
 const { SERVICE, KEY = '' } = process.env
-
-declare module 'fastify' {
-  interface FastifyRequest {
-    user: { readonly id: string, readonly session: string } | null
-  }
-}
-
-const app = fastify({ logger: true, logController: new LogController({ disableRequestLogging: true }) })
-app.decorateRequest('user', null)
-app.addHook('onRequest', (request, _reply, done) => {
-  const [, session = ''] = /(?:^|; )sid=([^;]*)/.exec(request.headers.cookie ?? '') ?? []
-  // A session names its user here: a store would cost both sides the same.
-  if (session !== '') request.user = { id: session.slice(0, session.indexOf('.')), session }
-  done()
-})
-if (SERVICE !== undefined) {
-  await app.register(postern, {
-    service: SERVICE,
-    tenantKey: KEY,
-    publicOrigin: 'http://127.0.0.1:1',
-    credentials: { cookies: ['sid'] },
-    timeoutMs: 10_000,
-    identify: ({ user }) => user === null ? null : { subject: user.id, session: user.session, kind: 'cookie' }
-  })
-}
-app.get('/devices', {
-  schema: { response: { 200: { type: 'object', properties: { user: { type: 'string' }, devices: { type: 'array', items: { type: 'string' } } } } } }
-}, async ({ user }) => ({ user: user?.id ?? '', devices: ['one', 'two', 'three'] }))
-app.get('/live', { config: { postern: { public: true } } }, async () => SERVICE === undefined || app.postern.live())
+const app = await createConsole(SERVICE === undefined ? undefined : { service: SERVICE, tenantKey: KEY })
 process.stdout.write(`listening ${await app.listen({ port: 0, host: '127.0.0.1' })}\n`)
