@@ -13,12 +13,13 @@ export interface LaneOptions {
   /** Most of them of one subject. */
   readonly ofOne: number
   /**
-   * After each piece of work the lane rests as long as that took, and no longer than 25 ms: what the event loop does
-   * for a flood is then at most half of what it does, and a slow database is not waited for twice.
+   * After each piece of work the lane rests twice as long as that took, and no longer than 25 ms: what the event loop
+   * does for a flood is then at most a third of what it does, and a slow database is not waited for three times.
    */
   readonly rests: boolean
 }
 
+const RESTS = 2
 const LONGEST_REST_MS = 25
 
 export function createLane ({ atOnce, waiting: most, ofOne, rests }: LaneOptions): Lane {
@@ -38,7 +39,7 @@ export function createLane ({ atOnce, waiting: most, ofOne, rests }: LaneOptions
       queued -= 1
       const began = performance.now()
       await job?.()
-      if (rests) await after(Math.min(performance.now() - began, LONGEST_REST_MS))
+      if (rests) await after(Math.min(RESTS * (performance.now() - began), LONGEST_REST_MS))
     }
     running -= 1
   }
