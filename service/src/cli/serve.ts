@@ -1,12 +1,12 @@
 // postern serve: builds, listens on two ports, drains on SIGTERM.
 
 import type { AddressInfo } from 'node:net'
-import { setFlagsFromString } from 'node:v8'
 import type { FastifyInstance } from 'fastify'
 import { after, unlessEnded } from '../adapters/clock.ts'
 import { buildApp, type App } from '../app.ts'
 import { ConfigError, readConfig } from '../config.ts'
 import type { Command, Io } from './command.ts'
+import { letYoungMemoryGrow } from './young-memory.ts'
 
 /** Longest time from the end of the drain to exit. */
 const CLOSE_MS = 10_000
@@ -51,8 +51,7 @@ export const serve: Command = {
     await app.operations.listen({ host: config.operationsHost, port: config.operationsPort })
     await app.api.listen({ host: config.host, port: config.port })
     app.start()
-    // What main.ts set for the start.
-    setFlagsFromString('--semi-space-growth-factor=2')
+    letYoungMemoryGrow()
     app.api.log.info({ url: urlOf(app.api), operations: urlOf(app.operations) }, 'ready')
 
     const signal = await Promise.race([stopping, app.leaseLost])
