@@ -176,10 +176,11 @@ t.test('nobody hears of a write or reads it before the disk has it, and a disk t
   await made.migrate()
   await made.close()
   const syncs: { readonly end: () => void, readonly fail: (error: Error) => void }[] = []
+  const whole = { takesAll: true }
   const db = new Kysely<Schema>({
     dialect: sqliteDialect(file, () => ({
       sync: async () => await new Promise((resolve, reject) => { syncs.push({ end: resolve, fail: reject }) }),
-      checkpoint: async () => {},
+      checkpoint: async () => whole.takesAll,
       close: async () => {}
     }))
   })
@@ -213,6 +214,10 @@ t.test('nobody hears of a write or reads it before the disk has it, and a disk t
   await synced(3)
   syncs[2]?.fail(new Error('EIO'))
   await t.rejects(lost, { message: 'EIO' })
+  // What comes next would stand behind a hole: it is refused until the file itself has everything.
+  whole.takesAll = false
+  for (const name of ['e', 'f']) await t.rejects(write(name), { message: 'EIO' })
+  whole.takesAll = true
   const after = write('e')
   await synced(4)
   syncs[3]?.end()

@@ -7,6 +7,9 @@ import { createThread } from './thread.ts'
 // In one thread of its own: each thread of the pool that hashes keeps the 16 MB that a hash takes, 64 MB in all.
 const SCRYPT = `
   const { scryptSync } = require('node:crypto')
+  const { setPriority } = require('node:os')
+  // Behind what somebody waits for in milliseconds. Elsewhere it would be the priority of the process.
+  if (process.platform === 'linux') setPriority(5)
   const answer = ([code, salt]) =>
     scryptSync(code, Buffer.from(salt, 'base64url'), 32, { N: 16384, r: 8, p: 1 }).toString('base64url')
 `

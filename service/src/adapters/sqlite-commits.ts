@@ -45,6 +45,8 @@ export function createCommits ({ writer, reader, disk, turns }: CommitsParts): C
   let open: Group | undefined
   /** Until the disk has the group that was committed last; there is never more than one. */
   let syncing: Promise<void> = Promise.resolve()
+  /** After a sync that failed nobody knows what the disk has. */
+  let doubt: unknown
   let sinceCheckpoint = 0
   let checkpointing: Promise<void> | undefined
 
@@ -87,11 +89,20 @@ export function createCommits ({ writer, reader, disk, turns }: CommitsParts): C
     const error = await disk.sync().then(() => undefined, (error: unknown) => error)
     letReaders()
     if (error === undefined) group.kept()
-    else group.lost(error)
+    else {
+      doubt = error
+      group.lost(error)
+    }
     sinceCheckpoint += 1
     if (sinceCheckpoint < CHECKPOINT_EVERY || checkpointing !== undefined) return
     sinceCheckpoint = 0
     checkpointing = checkpoint(disk).finally(() => { checkpointing = undefined })
+  }
+  /** Nothing is written behind what may be missing, until the file itself has all of it. */
+  const endDoubt = async (): Promise<void> => {
+    if (doubt === undefined || disk === undefined) return
+    if (!await disk.checkpoint()) throw doubt
+    doubt = undefined
   }
   const settle = async (): Promise<void> => {
     await syncing
@@ -122,6 +133,7 @@ export function createCommits ({ writer, reader, disk, turns }: CommitsParts): C
   return {
     enter: async begin => {
       if (open === undefined) {
+        await endDoubt()
         await begin()
         open = newGroup()
         void endSoon(open)

@@ -9,8 +9,11 @@ import { createThread } from './thread.ts'
 export interface Disk {
   /** Resolves once all that was committed by then is on the disk. */
   readonly sync: () => Promise<void>
-  /** Moves from the log into the file what is on the disk and no longer read from the log. */
-  readonly checkpoint: () => Promise<void>
+  /**
+   * Moves what was committed from the log into the file, as far as nobody reads it in the log still; true where that
+   * was all, which the disk then has.
+   */
+  readonly checkpoint: () => Promise<boolean>
   readonly close: () => Promise<void>
 }
 
@@ -23,7 +26,10 @@ const CHECKPOINT = `
   // Not for every write: this connection writes nothing, and a checkpoint waits for the disk before it forgets a log.
   database.exec('pragma synchronous = full; pragma busy_timeout = 0')
   const statement = database.prepare('pragma wal_checkpoint(passive)')
-  const answer = () => { statement.all() }
+  const answer = () => {
+    const [{ busy, log, checkpointed }] = statement.all()
+    return busy === 0 && log === checkpointed
+  }
 `
 
 /** `path` is that of a file in WAL mode that stays open. */
@@ -33,11 +39,17 @@ export function createDisk (path: string): Disk {
   const thread = createThread(CHECKPOINT, { path: file, driver: SQLITE_DRIVER })
   let log: Promise<FileHandle> | undefined
   return {
-    sync: async () => { await (await (log ??= open(`${file}-wal`, 'r+'))).datasync() },
-    checkpoint: async () => { await thread.ask(undefined) },
+    sync: async () => {
+      log ??= open(`${file}-wal`, 'r+').catch((error: unknown) => {
+        log = undefined
+        throw error
+      })
+      await (await log).datasync()
+    },
+    checkpoint: async () => await thread.ask(undefined) === true,
     close: async () => {
       await thread.close()
-      await (await log)?.close()
+      await log?.then(async one => { await one.close() })
     }
   }
 }
