@@ -4,10 +4,12 @@ import { sql } from 'kysely'
 import type { Records } from '../domain/ports.ts'
 import { Problem } from '../domain/problems.ts'
 import type { Database } from './database.ts'
+import { createAccepted } from './records/accepted.ts'
 import { createAdministrations } from './records/administration.ts'
+import { createFactorChanges } from './records/factor-changes.ts'
 import { createLogs } from './records/logs.ts'
-import { createOutcomes } from './records/outcomes.ts'
 import { subjectTransactions } from './records/parts.ts'
+import { createRejected } from './records/rejected.ts'
 import { createSessions } from './records/sessions.ts'
 import { createStates } from './records/states.ts'
 
@@ -42,7 +44,9 @@ export function createRecords (database: Database, id: string): Records {
   const ofSubject = subjectTransactions(db, dialect)
   return guard({
     ...createStates(db, dialect, id),
-    ...createOutcomes(db, ofSubject),
+    ...createAccepted(db, ofSubject),
+    ...createRejected(ofSubject),
+    ...createFactorChanges(ofSubject),
     ...createSessions(db, ofSubject),
     ...createAdministrations(dialect, ofSubject),
     ...createLogs(db, dialect),

@@ -231,8 +231,14 @@ export async function writeNotices (
     .execute()
 }
 
+export interface OwnBrowser {
+  readonly tenant: string
+  readonly subject: string
+  readonly browser: string
+}
+
 const upsertBrowser = write(
-  (on, { tenant, subject, browser, now }: Named & { readonly browser: string, readonly now: number }) => on
+  (on, { tenant, subject, browser, now }: OwnBrowser & { readonly now: number }) => on
     .insertInto('browsers')
     .values({ tenant, subject, browser, passed_at: now, failures_in_row: 0 })
     .onConflict(conflict =>
