@@ -12,7 +12,7 @@ import { createCleaning, startServer, type Started } from './servers.ts'
 
 const SESSIONS = 5_000
 /** One start may find another layout of memory, or other code compiled first, and differ by more than the gate. */
-const STARTS = 5
+const STARTS = 3
 
 /** Well before the gate forgets. */
 const ANEW_MS = 30_000

@@ -21,7 +21,7 @@ const MAIN = fileURLToPath(new URL('../service/dist/main.js', import.meta.url))
 const STARTS = 10
 const MB = 1024 * 1024
 /** What an hour of a busy console is here. */
-const LOAD_MS = 45_000
+const LOAD_MS = 40_000
 const REST_MS = 15_000
 const WRONG_A_SECOND = 500
 /** Accounts that they are for, whose budgets refuse most of them. */
