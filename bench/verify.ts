@@ -20,7 +20,7 @@ import { createWalk, fill, type Walk } from './subjects.ts'
 
 export const SUBJECTS = 40_000
 /** Enough for a quick look. */
-const FEW = 15_000
+const FEW = 10_000
 
 interface Opened { readonly status: string, readonly challenge: { readonly id: string } }
 /** Whose login it is, as a gate says it. */
