@@ -36,8 +36,10 @@ export function folded (name: string): string {
   return plain
 }
 
-/** Characters of cookie headers whose reading is remembered, as browsers repeat them: of ten thousand and more. */
+/** Bytes for the readings of cookie headers, which browsers repeat: of some ten thousand of them. */
 const REMEMBERED = 4_000_000
+/** Of each, beside its header: short ones must not be remembered without end. */
+const READING = 200
 const LONGEST_REMEMBERED = 4_096
 
 /** Reads requests by the names given. */
@@ -59,10 +61,11 @@ export function createCredentials (
     if (known !== undefined) return known
     const reading = cookies(header)
     if (header.length <= LONGEST_REMEMBERED) {
-      held += header.length
+      const bytes = header.length + READING
+      held += bytes
       if (held > REMEMBERED) {
         memory.clear()
-        held = header.length
+        held = bytes
       }
       memory.set(header, reading)
     }

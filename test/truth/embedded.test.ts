@@ -8,7 +8,9 @@ import t from 'tap'
 import { openDatabase } from '../../service/src/adapters/database.ts'
 import { restoreFence } from '../../service/src/adapters/restore-fence.ts'
 import type { Schema } from '../../service/src/adapters/schema.ts'
+import { createCommits } from '../../service/src/adapters/sqlite-commits.ts'
 import { sqliteDialect } from '../../service/src/adapters/sqlite.ts'
+import { createTurns } from '../../service/src/adapters/turns.ts'
 import { until } from '../helpers/browser.ts'
 import { dataFolder, postern, serve, settingsIn } from '../helpers/processes.ts'
 import { by, name, startService } from '../helpers/service.ts'
@@ -247,4 +249,32 @@ t.test('the log is moved into the file beside what is written, and does not grow
   const again = await openDatabase(`sqlite:${file}`)
   t.match(await again.db.selectFrom('subjects').select(eb => eb.fn.countAll().as('count')).executeTakeFirst(), { count: written })
   await again.close()
+})
+
+t.test('a log that cannot be moved, as on a full disk, ends neither writes nor the process', async t => {
+  const turns = createTurns()
+  let tried = 0
+  const writer = {
+    run: (sql: string) => {
+      if (sql.includes('wal_checkpoint')) throw new Error('full')
+      return { rows: [] }
+    },
+    close: () => {}
+  }
+  const reader = { run: () => ({ rows: [] }), close: () => {} }
+  const disk = {
+    sync: async () => {},
+    checkpoint: async () => { tried++; throw new Error('full') },
+    close: async () => {}
+  }
+  const commits = createCommits({ writer, reader, disk, turns })
+  for (let i = 0; i < 600; i++) {
+    const endTurn = await turns.take('write', 1_000)
+    const group = await commits.enter(async () => {})
+    commits.keep(group)
+    endTurn()
+    await group.done
+  }
+  await commits.close()
+  t.ok(tried >= 4, `tried ${tried} times`)
 })

@@ -8,8 +8,8 @@ import { createThread } from './thread.ts'
 const SCRYPT = `
   const { scryptSync } = require('node:crypto')
   const { setPriority } = require('node:os')
-  // Behind what somebody waits for in milliseconds. Elsewhere it would be the priority of the process.
-  if (process.platform === 'linux') setPriority(5)
+  // Behind what somebody waits for in milliseconds, where that is allowed. Elsewhere it would be that of the process.
+  try { if (process.platform === 'linux') setPriority(5) } catch {}
   const answer = ([code, salt]) =>
     scryptSync(code, Buffer.from(salt, 'base64url'), 32, { N: 16384, r: 8, p: 1 }).toString('base64url')
 `

@@ -96,7 +96,8 @@ export function createCommits ({ writer, reader, disk, turns }: CommitsParts): C
     sinceCheckpoint += 1
     if (sinceCheckpoint < CHECKPOINT_EVERY || checkpointing !== undefined) return
     sinceCheckpoint = 0
-    checkpointing = checkpoint(disk).finally(() => { checkpointing = undefined })
+    // A full disk takes none: it is tried again later, and must not end the process.
+    checkpointing = checkpoint(disk).catch(() => {}).finally(() => { checkpointing = undefined })
   }
   /** Nothing is written behind what may be missing, until the file itself has all of it. */
   const endDoubt = async (): Promise<void> => {

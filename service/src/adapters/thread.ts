@@ -14,8 +14,8 @@ interface Asked {
 }
 
 /**
- * `program` is text, for which no file has to be found beside a bundle, and sees `answer(question)` called by nobody
- * but this: it defines it. `data` is its `workerData`.
+ * `program` defines `answer(question)`; it is text, so that no file has to be found beside a bundle. `data` is its
+ * `workerData`.
  */
 export function createThread (program: string, data: unknown): Thread {
   let running: { readonly worker: Worker, readonly asked: Asked[] } | undefined
