@@ -77,7 +77,7 @@ export default [
   },
   {
     name: 'postern/plugin edges',
-    files: ['plugin/src/{index,changes,client,sockets}.ts', 'plugin/src/{gateway/process,cli/main}.ts'],
+    files: ['plugin/src/{index,changes,deadline,sockets}.ts', 'plugin/src/{gateway/process,cli/main}.ts'],
     rules: { 'no-restricted-globals': 'off', 'no-restricted-properties': 'off' }
   },
   layer(['service/src/domain/**/*.ts'],

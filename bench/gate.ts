@@ -11,8 +11,13 @@ import type { Figure, Part } from './report.ts'
 import { createCleaning, startServer, type Started } from './servers.ts'
 
 const SESSIONS = 5_000
-/** One start may find another layout of memory, or other code compiled first, and differ by more than the gate. */
+/** One start may find other code compiled first, and differ by more than the gate. */
 const STARTS = 3
+/** Of each start: so short that what else the machine does falls on all of them. */
+const ROUNDS = 30
+const SLICE_MS = 80
+const WARM_MS = 1_000
+const LINES = 8
 
 /** Well before the gate forgets. */
 const ANEW_MS = 30_000
@@ -59,18 +64,43 @@ async function questions ({ operations }: Service): Promise<number> {
     .reduce((sum, [, count]) => sum + Number(count), 0)
 }
 
-/** CPU that a request costs more with the plugin, over several starts of a process that has both. */
+/** CPU that a request costs more with the plugin, over several starts of a process that has the console both ways. */
 async function differences ({ url, key }: Service, starts: number): Promise<readonly Figure[]> {
   const kept = { again: [] as number[], one: [] as number[], many: [] as number[] }
   for (let start = 0; start < starts; start++) {
     const cleaning = createCleaning()
     try {
-      const line = await connectTo((await startServer(cleaning, 'servers/gate-whole.ts', { SERVICE: url, KEY: key })).url)
-      const micros = json<Record<'bare' | 'again' | 'one' | 'many', readonly number[]>>(await line.ask('GET', '/whole'))
+      const { url: urls, pid } = await startServer(cleaning, 'servers/gate-whole.ts', { SERVICE: url, KEY: key })
+      const [bare = '', again = '', gated = ''] = urls.split(',')
+      await introduce({ url: gated, pid })
+      const line = await connectTo(bare)
+      const cpu = async (): Promise<number> => json<number>(await line.ask('GET', '/cpu'))
+      const things = {
+        bare: asking('bare', { url: bare, pid }, any),
+        one: asking('one', { url: gated, pid }, one),
+        many: asking('many', { url: gated, pid }, any),
+        again: asking('again', { url: again, pid }, any)
+      }
+      const micros = async (thing: Thing, ms: number): Promise<number> => {
+        const before = await cpu()
+        const { operations } = await slice(thing, ms, LINES)
+        return (await cpu() - before) / operations
+      }
+      const more = { again: [] as number[], one: [] as number[], many: [] as number[] }
+      for (const thing of Object.values(things)) await micros(thing, WARM_MS)
+      for (let round = 0; round < ROUNDS; round++) {
+        const taken = { bare: 0, one: 0, many: 0, again: 0 }
+        const names = ['bare', 'one', 'many', 'again'] as const
+        for (const name of round % 2 === 0 ? names : [...names].reverse()) {
+          taken[name] = await micros(things[name], SLICE_MS)
+        }
+        const mean = (taken.bare + taken.again) / 2
+        more.one.push(taken.one - mean)
+        more.many.push(taken.many - mean)
+        more.again.push(taken.again - taken.bare)
+      }
       line.close()
-      const bare = median(micros.bare.map((one, i) => (one + (micros.again[i] ?? one)) / 2))
-      for (const name of ['one', 'many'] as const) kept[name].push(median(micros[name]) - bare)
-      kept.again.push(median(micros.again) - median(micros.bare))
+      for (const name of ['again', 'one', 'many'] as const) kept[name].push(median(more[name]))
     } finally {
       await cleaning.clean()
     }

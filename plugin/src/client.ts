@@ -1,5 +1,6 @@
 // The service's HTTP interface, as narrow as a gate needs it: deadlines, bounded concurrency, answers checked by hand.
 
+import { within } from './deadline.ts'
 import type {
   About,
   Answer,
@@ -118,30 +119,34 @@ export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call 
     read: (reply: Reply) => T | undefined
   ): Promise<Asked<T>> {
     return await bounded(async () => {
-      let reply: Reply
+      let retryAfter: string | null = null
+      let reply: Reply | undefined
       try {
-        const response = await call(service + path, {
-          method,
-          redirect: 'manual',
-          signal: AbortSignal.timeout(timeoutMs),
-          headers: {
-            authorization,
-            accept: 'application/json',
-            ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-            ...headers
-          },
-          ...(body === undefined ? {} : { body: JSON.stringify(body) })
+        reply = await within(timeoutMs, async signal => {
+          const response = await call(service + path, {
+            method,
+            redirect: 'manual',
+            signal,
+            headers: {
+              authorization,
+              accept: 'application/json',
+              ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+              ...headers
+            },
+            ...(body === undefined ? {} : { body: JSON.stringify(body) })
+          })
+          if (gone(response.status)) {
+            await response.body?.cancel()
+            retryAfter = response.headers.get('retry-after')
+            return undefined
+          }
+          const text = await response.text()
+          return { status: response.status, body: text === '' ? undefined : parsed(text) }
         })
-        if (gone(response.status)) {
-          await response.body?.cancel()
-          return away(response.headers.get('retry-after'))
-        }
-        const text = await response.text()
-        reply = { status: response.status, body: text === '' ? undefined : parsed(text) }
       } catch {
         // Refused, reset, timed out: nobody answered.
-        return away()
       }
+      if (reply === undefined) return away(retryAfter)
       const answer = reply.status >= 200 && reply.status < 300 ? read(reply) : undefined
       return answer === undefined ? { outcome: 'problem', problem: problemOf(reply) } : { outcome: 'answer', answer }
     })
@@ -204,21 +209,23 @@ export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call 
     page: async ({ method, rest, headers, body }) =>
       await bounded(async () => {
         try {
-          const response = await call(`${service}/pages/${rest}`, {
-            method,
-            redirect: 'manual',
-            signal: AbortSignal.timeout(timeoutMs * 4),
-            headers: { ...headers, authorization },
-            ...(body === undefined ? {} : { body: new Uint8Array(body) })
+          return await within(timeoutMs * 4, async signal => {
+            const response = await call(`${service}/pages/${rest}`, {
+              method,
+              redirect: 'manual',
+              signal,
+              headers: { ...headers, authorization },
+              ...(body === undefined ? {} : { body: new Uint8Array(body) })
+            })
+            // A 503 that is a page of the service's own says more than ours; one without is a proxy's.
+            if (gone(response.status) && !(response.headers.get('content-type') ?? '').startsWith('text/html')) {
+              await response.body?.cancel()
+              return away(response.headers.get('retry-after'))
+            }
+            const bytes = Buffer.from(await response.arrayBuffer())
+            if (bytes.length > PAGE_LIMIT) return away()
+            return { outcome: 'answer', answer: { status: response.status, headers: response.headers, body: bytes } }
           })
-          // A 503 that is a page of the service's own says more than ours; one without is a proxy's.
-          if (gone(response.status) && !(response.headers.get('content-type') ?? '').startsWith('text/html')) {
-            await response.body?.cancel()
-            return away(response.headers.get('retry-after'))
-          }
-          const bytes = Buffer.from(await response.arrayBuffer())
-          if (bytes.length > PAGE_LIMIT) return away()
-          return { outcome: 'answer', answer: { status: response.status, headers: response.headers, body: bytes } }
         } catch {
           return away()
         }

@@ -1,5 +1,6 @@
 // What a request presents for a login, read from the raw header lines. Two readings are a refusal, never a guess.
 
+import type { Who } from './model.ts'
 import { decodedThrough } from './path.ts'
 
 /** Names of what the console takes for a login, beside `Authorization`, which always counts. */
@@ -9,16 +10,19 @@ export interface CredentialNames {
   readonly query: readonly string[]
 }
 
-export type Presented =
-  | {
-    /** The raw browser binding; '' where there is none. */
-    readonly binding: string
-    /** Something the console may take for a login came along. */
-    readonly any: boolean
-    /** It came in another way than a cookie. */
-    readonly header: boolean
-  }
-  | { readonly refused: string }
+/** What came along, in one reading. The same Cookie header gives the same object, while it is remembered. */
+export interface Credentials {
+  /** The raw browser binding; '' where there is none. */
+  readonly binding: string
+  /** Something the console may take for a login came along. */
+  readonly any: boolean
+  /** It came in another way than a cookie. */
+  readonly header: boolean
+  /** Who came with it last. A key that is made anew is hashed anew, which is most of looking it up. */
+  last: Who | undefined
+}
+
+export type Presented = Credentials | { readonly refused: string }
 
 const AUTHORIZATION = 'authorization'
 
@@ -37,9 +41,9 @@ export function folded (name: string): string {
 }
 
 /** Bytes for the readings of cookie headers, which browsers repeat: of some ten thousand of them. */
-const REMEMBERED = 4_000_000
-/** Of each, beside its header: short ones must not be remembered without end. */
-const READING = 200
+const REMEMBERED = 8_000_000
+/** Of each, with who came with it last, beside its header: short ones must not be remembered without end. */
+const READING = 600
 const LONGEST_REMEMBERED = 4_096
 
 /** Reads requests by the names given. */
@@ -51,7 +55,9 @@ export function createCredentials (
   const foldedCookies = new Set([...cookieNames].map(lenientName))
   const headerNames = new Set([AUTHORIZATION, ...names.headers.map(folded)])
   const queryNames = new Set(['access_token', ...names.query].map(lenientName))
-  const longest = Math.max(...[...headerNames].map(name => name.length))
+  // Most headers are told apart by their length; folding keeps it.
+  const lengths = Array.from({ length: 1 + Math.max(...[...headerNames].map(name => name.length)) }, () => false)
+  for (const { length } of headerNames) lengths[length] = true
   const cookies = createCookieReader(cookieNames, foldedCookies, bindingName)
   const memory = new Map<string, CookieReading>()
   let held = 0
@@ -86,7 +92,7 @@ export function createCredentials (
       } else if (length === 4 && name.toLowerCase() === 'host') {
         // Node keeps the first of several, others the last.
         if (++hosts > 1) return { refused: 'more than one Host header' }
-      } else if (length <= longest && headerNames.has(folded(name))) {
+      } else if (lengths[length] === true && headerNames.has(folded(name))) {
         if (name.includes('_') && !names.headers.includes(name)) {
           return { refused: 'a credential header spelled with an underscore' }
         }
@@ -96,18 +102,17 @@ export function createCredentials (
     if (headers > 1) return { refused: 'more than one credential header' }
     const inQuery = query.length > 1 ? countQuery(query, queryNames) : 0
     if (inQuery > 1) return { refused: 'more than one credential in the query' }
-    const reading = cookie === undefined ? NO_COOKIE : readCookies(cookie)
+    const reading = cookie === undefined ? { presented: presented('', false, false) } : readCookies(cookie)
     if ('refused' in reading) return reading
-    const ways = headers + inQuery + (reading.session ? 1 : 0)
-    if (ways > 1) return { refused: 'more than one credential' }
-    return ways === 0 ? reading.plain : { binding: reading.binding, any: true, header: headers + inQuery > 0 }
+    if (headers + inQuery + (reading.presented.any ? 1 : 0) > 1) return { refused: 'more than one credential' }
+    return headers + inQuery === 0 ? reading.presented : presented(reading.presented.binding, true, true)
   }
 }
 
-type CookieReading =
-  { readonly session: boolean; readonly binding: string; readonly plain: Presented } | { readonly refused: string }
+const presented = (binding: string, any: boolean, header: boolean): Credentials =>
+  ({ binding, any, header, last: undefined })
 
-const NO_COOKIE: CookieReading = { session: false, binding: '', plain: { binding: '', any: false, header: false } }
+type CookieReading = { readonly presented: Credentials } | { readonly refused: string }
 
 function createCookieReader (
   names: ReadonlySet<string>,
@@ -139,8 +144,7 @@ function createCookieReader (
       }
     }
     const binding = found.get(bindingName) ?? ''
-    const session = found.size > (found.has(bindingName) ? 1 : 0)
-    return { session, binding, plain: { binding, any: false, header: false } }
+    return { presented: presented(binding, found.size > (found.has(bindingName) ? 1 : 0), false) }
   }
 }
 

@@ -3,7 +3,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { Assurances } from './assurances.ts'
 import type { Remembered } from './cache.ts'
-import { oneCookieLine, stripOurs, type Presented } from './credentials.ts'
+import { oneCookieLine, stripOurs, type Credentials, type Presented } from './credentials.ts'
 import type {
   Clock,
   Identify,
@@ -49,7 +49,7 @@ export interface Passage {
   /** It asks for another protocol: whoever listens takes the socket, past routes and handlers. */
   readonly upgrade: boolean
   rule: Rule
-  presented: Extract<Presented, { binding: string }>
+  presented: Credentials
   identity: Identity | null
   /** Somebody is logged in. */
   who: Who | undefined
@@ -60,6 +60,8 @@ export interface Passage {
   asked: boolean
   /** It did not answer; the last confirmed answer stands in, for login only. */
   grace: boolean
+  /** The decision waits for the parsed body, which may hold the code. */
+  bodyDecides: boolean
   /** Bytes of a posted form that may have to be carried. */
   form: Buffer | undefined
 }
@@ -85,7 +87,8 @@ export interface Gate {
   readonly checks: readonly string[]
 }
 
-const NOBODY: Passage['presented'] = { binding: '', any: false, header: false }
+/** Nothing is kept on it: nobody came with it. */
+const NOTHING: Credentials = Object.freeze({ binding: '', any: false, header: false, last: undefined })
 const UNRULED: Rule = { rule: 'gated', stepUp: null }
 
 export function openPassage (request: FastifyRequest, target: string, upgrade: boolean): Passage {
@@ -94,13 +97,14 @@ export function openPassage (request: FastifyRequest, target: string, upgrade: b
     target,
     upgrade,
     rule: UNRULED,
-    presented: NOBODY,
+    presented: NOTHING,
     identity: null,
     who: undefined,
     code: undefined,
     answer: undefined,
     asked: false,
     grace: false,
+    bodyDecides: false,
     form: undefined
   }
 }
@@ -188,10 +192,19 @@ export function createGate (parts: GateParts): Gate {
   const list: readonly Check[] = Object.values(checks)
 
   function took (passage: Passage, given: unknown): Outcome {
-    const identity = checkedIdentity(given)
+    const { presented } = passage
+    const { last } = presented
+    const same = last !== undefined && isSame(given, last.identity)
+    const identity = same ? given : checkedIdentity(given)
     if (identity === undefined) return refuse(500, 'identity_unclear', 'the console could not tell who is logged in')
     passage.identity = identity
-    if (identity !== null && identity.subject !== null) passage.who = whoIs(identity, passage.presented.binding)
+    if (same) passage.who = { identity: given, binding: last.binding, key: last.key }
+    else if (identity !== null && identity.subject !== null) {
+      passage.who = whoIs(identity, presented.binding)
+      const { kind, session, subject, exempt } = identity
+      // What else the console says of somebody is not kept.
+      presented.last = { ...passage.who, identity: { kind, session, subject, exempt } }
+    }
     return undefined
   }
 
@@ -260,28 +273,16 @@ export function stateOf (answer: Remembered, now: Clock): PosternState {
   }
 }
 
-/** Who came with a session last. A key that is made anew is hashed anew, which is most of looking it up. */
-const lately = new Map<string, Who>()
-const LATELY = 10_000
-
 export function whoIs (identity: LoggedIn, binding: string): Who {
   const { kind, session, subject, exempt } = identity
-  const last = lately.get(session)
-  if (last?.binding === binding && alike(last.identity, identity)) return { identity, binding, key: last.key }
-  const key = `${kind}\n${session}\n${binding}\n${exempt ?? ''}\n${subject}`
-  if (lately.size >= LATELY) lately.clear()
-  // What else the console says of somebody is not kept.
-  lately.set(session, { identity: { kind, session, subject, exempt }, binding, key })
-  return { identity, binding, key }
+  return { identity, binding, key: `${kind}\n${session}\n${binding}\n${exempt ?? ''}\n${subject}` }
 }
 
-function alike (one: LoggedIn, other: Identity): boolean {
-  return (
-    one.session === other.session &&
-    one.subject === other.subject &&
-    one.kind === other.kind &&
-    one.exempt === other.exempt
-  )
+/** What `identify` returned names whom it named before, in all that is checked of it. */
+function isSame (given: unknown, before: LoggedIn): given is LoggedIn {
+  if (typeof given !== 'object' || given === null) return false
+  const { session, subject, kind, exempt } = given as Partial<LoggedIn>
+  return session === before.session && subject === before.subject && kind === before.kind && exempt === before.exempt
 }
 
 const control = /[\u0000-\u001f\u007f-\u009f]/
@@ -293,8 +294,6 @@ function checkedIdentity (given: unknown): Identity | null | undefined {
   if (typeof given !== 'object') return undefined
   const identity = given as Identity
   const { kind, session, subject } = identity
-  const last = lately.get(session)
-  if (last !== undefined && alike(last.identity, identity)) return identity
   if (typeof kind !== 'string' || kind === '' || kind.length > 32 || control.test(kind)) return undefined
   if (typeof session !== 'string' || session === '' || session.length > 4096 || control.test(session)) { return undefined }
   if (subject === null) return identity

@@ -50,7 +50,6 @@ interface Marks {
 const marks = (raw: IncomingMessage & Marks): Marks => raw
 
 export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff }: HooksParts) {
-  const reading = new WeakSet<FastifyRequest>()
   const observed: Record<string, number> = {}
 
   function passageOf (request: FastifyRequest): Passage {
@@ -154,7 +153,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
   function readBody (passage: Passage, payload: Readable, reply: FastifyReply, done: DonePayload): void {
     const { request } = passage
     if (mediaType(request) !== 'application/x-www-form-urlencoded') {
-      reading.add(request)
+      passage.bodyDecides = true
       return done(null, payload)
     }
     const refused = (decision: Decision): void => {
@@ -183,13 +182,13 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
   function posternCode (request: FastifyRequest, reply: FastifyReply, done: Done): void {
     const passage = marks(request.raw)[PASSAGE]
     if (passage === undefined) return done(new Error('postern: the gate did not see this request'))
-    const waits = reading.has(request)
-    if (isOff() || (!waits && (request.body === undefined || passage.rule.rule !== 'gated'))) return done()
+    const waits = passage.bodyDecides
+    if ((!waits && (request.body === undefined || passage.rule.rule !== 'gated')) || isOff()) return done()
     const code = takeCodeFromBody(request)
     if (code === null) return settle(passage, refuse(400, 'bad_request', 'more than one code'), reply, done, done)
     passage.code ??= code
     if (!waits) return done()
-    reading.delete(request)
+    passage.bodyDecides = false
     stepUp
       .afterBody(passage, passage.code)
       .then(decision => {
@@ -202,7 +201,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
   function posternLateIdentity (request: FastifyRequest, reply: FastifyReply, done: Done): void {
     const passage = marks(request.raw)[PASSAGE]
     if (passage === undefined) return done(new Error('postern: the gate did not see this request'))
-    if (isOff() || passage.identity !== null || passage.rule.rule !== 'gated') return done()
+    if (passage.identity !== null || passage.rule.rule !== 'gated' || isOff()) return done()
     Promise.resolve(settings.identify(request))
       .then(late => {
         if (late === null) return done()
