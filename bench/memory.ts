@@ -153,8 +153,16 @@ export async function memory (t: Teardown, plan: Plan, quick: boolean): Promise<
 
   const alone = await slice(verifying, plan.sliceMs, plan.connections)
   const half = alone.perSecond / 2
-  const ms = quick ? plan.sliceMs * 2 : plan.sliceMs * 4
-  const [beside] = await Promise.all([paced(verifying, half, ms), slice(enrolments, ms, 2)])
+  const ms = quick ? plan.sliceMs : plan.sliceMs * 2
+  const p99 = (times: readonly number[]): number => quantile(times, 0.99)
+  // In rounds, with and without in turn: the p99 of one stretch varies threefold on a machine that does other things.
+  const ratios = { without: [] as number[], beside: [] as number[] }
+  for (let round = 0; round < plan.rounds; round++) {
+    const without = await paced(verifying, half, ms)
+    ratios.without.push(p99(without) / median(without))
+    const [beside] = await Promise.all([paced(verifying, half, ms), slice(enrolments, ms, 2)])
+    ratios.beside.push(p99(beside) / median(beside))
+  }
 
   const quiet: number[] = []
   const hammered: number[] = []
@@ -175,7 +183,6 @@ export async function memory (t: Teardown, plan: Plan, quick: boolean): Promise<
     guessed.push(...times)
   }
 
-  const p99 = (times: readonly number[]): number => quantile(times, 0.99)
   return {
     tables: [],
     figures: [
@@ -184,8 +191,8 @@ export async function memory (t: Teardown, plan: Plan, quick: boolean): Promise<
       limit(`resident at most, in ${loadMs / 1_000} s flat out (${full.perSecond.toFixed(0)} verifications a second, enrolments and wrong codes)`, most, 200, 'MB'),
       { name: 'resident after a rest', value: `${later.toFixed(0)} MB` },
       limit(
-        `p99 to median of a verification at ${half.toFixed(0)} a second, half of capacity, beside enrolments with pictures, backup codes and mail`,
-        p99(beside) / median(beside), 5, 'x'),
+        `p99 to median of a verification at ${half.toFixed(0)} a second, half of capacity, beside enrolments with pictures, backup codes and mail, median of ${plan.rounds} rounds from ${Math.min(...ratios.beside).toFixed(1)} to ${Math.max(...ratios.beside).toFixed(1)} (without them, in turn: ${median(ratios.without).toFixed(1)} x)`,
+        median(ratios.beside), 5, 'x'),
       limit(
         `p99 of a verification beside ${WRONG_A_SECOND} wrong backup codes a second for ${ACCOUNTS} accounts, to that without (${p99(quiet).toFixed(1)} ms)`,
         p99(hammered) / p99(quiet), 1.5, 'x'),
