@@ -36,7 +36,8 @@ export type Denial =
   | { readonly denial: 'unavailable'; readonly retryAfter: number; readonly code: string }
 
 export type Decision =
-  | { readonly decision: 'pass'; readonly state: PosternState }
+  /** `null`: what the passage's answer says, which is put together only where a handler asks. */
+  | { readonly decision: 'pass'; readonly state: PosternState | null }
   /** Login has passed; the code may be in the body, which is not read yet. */
   | { readonly decision: 'read_body' }
   | { readonly decision: 'deny'; readonly denial: Denial }
@@ -60,6 +61,8 @@ export interface Passage {
   asked: boolean
   /** It did not answer; the last confirmed answer stands in, for login only. */
   grace: boolean
+  /** How it passed; undefined where it did not, or not yet. */
+  state: PosternState | null | undefined
   /** The decision waits for the parsed body, which may hold the code. */
   bodyDecides: boolean
   /** Bytes of a posted form that may have to be carried. */
@@ -77,7 +80,6 @@ export interface GateParts {
   readonly ends: SessionEnds
   readonly stepUp: Check
   readonly methods: ReadonlySet<string>
-  readonly now: Clock
 }
 
 export interface Gate {
@@ -104,13 +106,14 @@ export function openPassage (request: FastifyRequest, target: string, upgrade: b
     answer: undefined,
     asked: false,
     grace: false,
+    state: undefined,
     bodyDecides: false,
     form: undefined
   }
 }
 
 export function createGate (parts: GateParts): Gate {
-  const { identify, credentials, rules, assurances, ends, stepUp, methods, now } = parts
+  const { identify, credentials, rules, assurances, ends, stepUp, methods } = parts
 
   const checks = {
     target ({ request, target }) {
@@ -185,7 +188,7 @@ export function createGate (parts: GateParts): Gate {
 
     stepUp (passage) {
       if (passage.answer === undefined) return undefined
-      return passage.rule.stepUp === null ? passed(passage.answer) : stepUp(passage)
+      return passage.rule.stepUp === null ? PASSED : stepUp(passage)
     }
   } satisfies Record<string, Check>
 
@@ -230,10 +233,6 @@ export function createGate (parts: GateParts): Gate {
     }
   }
 
-  function passed (answer: Remembered): Decision {
-    return { decision: 'pass', state: stateOf(answer, now) }
-  }
-
   function run (passage: Passage, from: number): Decision | Promise<Decision> {
     for (let i = from; i < list.length; i++) {
       const outcome = list[i]?.(passage)
@@ -254,6 +253,8 @@ export function deny (denial: Denial): Decision {
 export function refuse (status: 400 | 401 | 403 | 413 | 500, code: string, detail: string): Decision {
   return deny({ denial: 'refused', status, code, detail })
 }
+
+export const PASSED: Decision = Object.freeze({ decision: 'pass', state: null })
 
 export function pass (status: PosternState['status'], answer: Remembered | undefined): Decision {
   return { decision: 'pass', state: { status, totp: answer?.totp ?? null, stepUp: null, expiresIn: null } }

@@ -5,8 +5,8 @@ import { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Answering } from './carry.ts'
 import { takeCode } from './forms.ts'
-import { openPassage, refuse, type Decision, type Denial, type Gate, type Passage } from './gate.ts'
-import type { PosternState } from './model.ts'
+import { openPassage, refuse, stateOf, type Decision, type Denial, type Gate, type Passage } from './gate.ts'
+import type { Clock, PosternState } from './model.ts'
 import type { Settings } from './options.ts'
 import { mediaType, readFormBody, sameOrigin } from './requests.ts'
 import type { Sockets, Upgrade } from './sockets.ts'
@@ -18,6 +18,7 @@ export interface HooksParts {
   readonly stepUp: StepUp
   readonly answering: Answering
   readonly sockets: Sockets
+  readonly now: Clock
   /** Mode `off`, until its end. */
   readonly isOff: () => boolean
 }
@@ -33,23 +34,22 @@ function denied (): Error {
   })
 }
 
+const NOT_PASSED: Pick<Passage, 'state' | 'answer'> = { state: undefined, answer: undefined }
 const UNSEEN: PosternState = { status: 'anonymous', totp: null, stepUp: null, expiresIn: null }
 const OBSERVED: PosternState = { status: 'observed', totp: null, stepUp: null, expiresIn: null }
 const OFF: PosternState = { status: 'off', totp: null, stepUp: null, expiresIn: null }
 
 // On the request itself: a weak map of all requests costs the collector more than the gate does.
 const PASSAGE = Symbol('postern passage')
-const STATE = Symbol('postern state')
 
 interface Marks {
   [PASSAGE]?: Passage
-  [STATE]?: PosternState
 }
 
-// Where the marks of a request are: on Node's own, which other code of the console may hold too.
+// Where the mark of a request is: on Node's own, which other code of the console may hold too.
 const marks = (raw: IncomingMessage & Marks): Marks => raw
 
-export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff }: HooksParts) {
+export function createHooks ({ settings, gate, stepUp, answering, sockets, now, isOff }: HooksParts) {
   const observed: Record<string, number> = {}
 
   function passageOf (request: FastifyRequest): Passage {
@@ -79,7 +79,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
     refused: (error: Error) => void
   ): void {
     if (decision.decision === 'pass') {
-      marks(passage.request.raw)[STATE] = decision.state
+      passage.state = decision.state
       return passed()
     }
     if (decision.decision === 'read_body') return refused(new Error('postern: nothing more to read'))
@@ -88,7 +88,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
       const code = denial.denial === 'refused' || denial.denial === 'unavailable' ? denial.code : denial.denial
       observed[code] = (observed[code] ?? 0) + 1
       passage.request.log.warn({ postern: code }, 'postern would have refused this request')
-      marks(passage.request.raw)[STATE] = OBSERVED
+      passage.state = OBSERVED
       return passed()
     }
     carryOut(passage, decision.denial, reply).then(refused, refused)
@@ -98,10 +98,9 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
   function posternGate (request: FastifyRequest, reply: FastifyReply, payload: Readable, done: DonePayload): void {
     const upgrade = sockets.upgradeOf(request)
     const passage = openPassage(request, request.raw.url ?? '', upgrade !== undefined)
-    const own = marks(request.raw)
-    own[PASSAGE] = passage
+    marks(request.raw)[PASSAGE] = passage
     const off = isOff()
-    if (off) own[STATE] = OFF
+    if (off) passage.state = OFF
     if (upgrade !== undefined) return gateUpgrade(passage, upgrade, off, reply, done)
     if (off) return done(null, payload)
     const decision = gate.decide(passage)
@@ -117,7 +116,7 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
     done: DonePayload
   ): void {
     if (decision.decision === 'pass') {
-      marks(passage.request.raw)[STATE] = decision.state
+      passage.state = decision.state
       done(null, payload)
     } else if (decision.decision === 'read_body') readBody(passage, payload, reply, done)
     else settle(passage, decision, reply, () => { done(null, payload) }, done)
@@ -221,7 +220,10 @@ export function createHooks ({ settings, gate, stepUp, answering, sockets, isOff
     /** What a request has told so far; throws for one that the gate did not see. */
     passageOf,
     passageOfRaw: (raw: IncomingMessage): Passage | undefined => marks(raw)[PASSAGE],
-    stateOf: (request: FastifyRequest): PosternState => marks(request.raw)[STATE] ?? UNSEEN,
+    stateOf: (request: FastifyRequest): PosternState => {
+      const { state, answer } = marks(request.raw)[PASSAGE] ?? NOT_PASSED
+      return state === null && answer !== undefined ? stateOf(answer, now) : state ?? UNSEEN
+    },
     /** What mode `observe` would have refused, by code. */
     observed: (): Readonly<Record<string, number>> => ({ ...observed })
   }

@@ -52,8 +52,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     assurances,
     ends,
     stepUp: stepUp.beforeBody,
-    methods: new Set(app.supportedMethods),
-    now
+    methods: new Set(app.supportedMethods)
   })
   const sockets = createSockets({ app, assurances, now })
   const releasing: Releasing = { unsealed: () => undefined }
@@ -74,7 +73,7 @@ export function createPostern ({ app, settings, now, today }: PosternParts) {
     }
   }
 
-  const hooks = createHooks({ settings, gate, stepUp, answering, sockets, isOff })
+  const hooks = createHooks({ settings, gate, stepUp, answering, sockets, now, isOff })
   const { passageOf, settle } = hooks
 
   const inside: Inside = {

@@ -5,7 +5,7 @@ import type { Assurances } from './assurances.ts'
 import type { Remembered } from './cache.ts'
 import type { Client } from './client.ts'
 import { CODE_FIELD, takeCode } from './forms.ts'
-import { deny, refuse, stateOf, type Decision, type Passage } from './gate.ts'
+import { deny, PASSED, refuse, stateOf, type Decision, type Passage } from './gate.ts'
 import type { About, Clock, ServiceProblem, Who } from './model.ts'
 import { returnPath } from './path.ts'
 import { isDocument, mediaType } from './requests.ts'
@@ -36,10 +36,6 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
     return maxAge > 0 && answer.stepUpAt !== null && now() - answer.stepUpAt <= maxAge * 1000
   }
 
-  function passed (answer: Remembered): Decision {
-    return { decision: 'pass', state: stateOf(answer, now) }
-  }
-
   async function decide (
     passage: Passage,
     asked: NonNullable<Rule['stepUp']>,
@@ -59,7 +55,7 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
       // Grace is for login only.
       if (standing.grace) return unavailable(5)
       passage.answer = standing.answer
-      if (fresh(passage.answer, maxAge)) return passed(passage.answer)
+      if (fresh(passage.answer, maxAge)) return PASSED
     }
     const ask = {
       by: assurances.by(who),
@@ -101,7 +97,7 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
     const opened = await client.open(isDocument(request) ? { ...ask, returnPath: returnPath(passage.target) } : ask)
     if (opened.outcome === 'away') return unavailable(opened.retryAfter)
     if (opened.outcome === 'problem') return otherwise(opened.problem)
-    if (opened.answer.status === 'not_required') return passed(passage.answer)
+    if (opened.answer.status === 'not_required') return PASSED
     if (opened.answer.status !== 'open') return unavailable(5)
     return deny({ denial: 'step_up', challenge: opened.answer.challenge, maxAge, action, rejected: undefined })
   }
@@ -111,8 +107,8 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
       const { rule, answer, who, request } = passage
       if (rule.stepUp === null || answer === undefined || who === undefined) { return refuse(403, 'denied', 'nobody is logged in') }
       if (passage.grace) return unavailable(5)
-      if (fresh(answer, rule.stepUp.maxAge)) return passed(answer)
-      if (passes.size() > 0 && request.method === 'GET' && passes.use(who.key, passage.target)) return passed(answer)
+      if (fresh(answer, rule.stepUp.maxAge)) return PASSED
+      if (passes.size() > 0 && request.method === 'GET' && passes.use(who.key, passage.target)) return PASSED
       if (passage.code === undefined && codeMayBeInBody(request)) return { decision: 'read_body' }
       return decide(passage, rule.stepUp, passage.code)
     },
@@ -125,7 +121,7 @@ export function createStepUp ({ client, assurances, passes, about, now, observin
     ask: async (passage, asked) => {
       const { answer } = passage
       return answer !== undefined && !passage.grace && fresh(answer, asked.maxAge)
-        ? passed(answer)
+        ? PASSED
         : await decide(passage, asked, passage.code)
     }
   }
