@@ -11,10 +11,10 @@ import type { Figure, Part } from './report.ts'
 import { createCleaning, startServer, type Started } from './servers.ts'
 
 const SESSIONS = 5_000
-/** One start may find other code compiled first, and differ by more than the gate. */
-const STARTS = 3
+/** One start may find another layout of memory, or other code compiled first, and differ by more than the gate. */
+const STARTS = 4
 /** Of each start: so short that what else the machine does falls on all of them. */
-const ROUNDS = 30
+const ROUNDS = 16
 const SLICE_MS = 80
 const WARM_MS = 1_000
 const LINES = 8
@@ -64,42 +64,33 @@ async function questions ({ operations }: Service): Promise<number> {
     .reduce((sum, [, count]) => sum + Number(count), 0)
 }
 
-/** CPU that a request costs more with the plugin, over several starts of a process that has the console both ways. */
-async function differences ({ url, key }: Service, starts: number): Promise<readonly Figure[]> {
+/** CPU that a request costs more with the plugin, over several starts of the console with it and twice without. */
+async function differences (service: Service, starts: number): Promise<readonly Figure[]> {
   const kept = { again: [] as number[], one: [] as number[], many: [] as number[] }
   for (let start = 0; start < starts; start++) {
     const cleaning = createCleaning()
     try {
-      const { url: urls, pid } = await startServer(cleaning, 'servers/gate-whole.ts', { SERVICE: url, KEY: key })
-      const [bare = '', again = '', gated = ''] = urls.split(',')
-      await introduce({ url: gated, pid })
-      const line = await connectTo(bare)
-      const cpu = async (): Promise<number> => json<number>(await line.ask('GET', '/cpu'))
+      const [bare, again, gated] = await Promise.all(
+        [undefined, undefined, service].map(async behind => await startConsole(cleaning, behind)))
+      if (bare === undefined || again === undefined || gated === undefined) throw new TypeError('three were started')
+      await introduce(gated)
       const things = {
-        bare: asking('bare', { url: bare, pid }, any),
-        one: asking('one', { url: gated, pid }, one),
-        many: asking('many', { url: gated, pid }, any),
-        again: asking('again', { url: again, pid }, any)
+        bare: await meter(bare, any),
+        one: await meter(gated, one),
+        many: await meter(gated, any),
+        again: await meter(again, any)
       }
-      const micros = async (thing: Thing, ms: number): Promise<number> => {
-        const before = await cpu()
-        const { operations } = await slice(thing, ms, LINES)
-        return (await cpu() - before) / operations
-      }
+      const names = ['bare', 'one', 'many', 'again'] as const
+      for (const name of names) await things[name](WARM_MS)
       const more = { again: [] as number[], one: [] as number[], many: [] as number[] }
-      for (const thing of Object.values(things)) await micros(thing, WARM_MS)
       for (let round = 0; round < ROUNDS; round++) {
         const taken = { bare: 0, one: 0, many: 0, again: 0 }
-        const names = ['bare', 'one', 'many', 'again'] as const
-        for (const name of round % 2 === 0 ? names : [...names].reverse()) {
-          taken[name] = await micros(things[name], SLICE_MS)
-        }
+        for (const name of round % 2 === 0 ? names : [...names].reverse()) taken[name] = await things[name](SLICE_MS)
         const mean = (taken.bare + taken.again) / 2
         more.one.push(taken.one - mean)
         more.many.push(taken.many - mean)
         more.again.push(taken.again - taken.bare)
       }
-      line.close()
       for (const name of ['again', 'one', 'many'] as const) kept[name].push(median(more[name]))
     } finally {
       await cleaning.clean()
@@ -114,6 +105,18 @@ async function differences ({ url, key }: Service, starts: number): Promise<read
     figure(`CPU more a request than ungated, ${SESSIONS} sessions`, kept.many),
     { name: 'the same of the ungated console to itself', value: range(kept.again) }
   ]
+}
+
+/** Asks a console for some time: microseconds of CPU a request, as its process counts them. */
+async function meter (console: Started, pick: () => string): Promise<(ms: number) => Promise<number>> {
+  const line = await connectTo(console.url)
+  const cpu = async (): Promise<number> => json<number>(await line.ask('GET', '/cpu'))
+  const thing = asking('', console, pick)
+  return async ms => {
+    const before = await cpu()
+    const { operations } = await slice(thing, ms, LINES)
+    return (await cpu() - before) / operations
+  }
 }
 
 async function ownWork (t: Teardown, service: Service): Promise<Figure> {

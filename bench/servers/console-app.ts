@@ -36,6 +36,10 @@ export async function createConsole (behind: Behind | undefined): Promise<Fastif
   app.get('/devices', {
     schema: { response: { 200: { type: 'object', properties: { user: { type: 'string' }, devices: { type: 'array', items: { type: 'string' } } } } } }
   }, async ({ user }) => ({ user: user?.id ?? '', devices: ['one', 'two', 'three'] }))
+  app.get('/cpu', { config: { postern: { public: true } } }, async () => {
+    const { user, system } = process.cpuUsage()
+    return user + system
+  })
   app.get('/live', { config: { postern: { public: true } } }, async () => behind === undefined || app.postern.live())
   return app
 }
