@@ -1,9 +1,11 @@
 // What the gate does while the service is away or slow: for whom it goes on, how it says so to all others, and how
 // little it asks of a service that is in trouble.
 
+import { mock } from 'node:test'
 import t from 'tap'
 import { createAssurances } from '../../plugin/src/assurances.ts'
 import { createClient } from '../../plugin/src/client.ts'
+import { within } from '../../plugin/src/deadline.ts'
 import { whoIs } from '../../plugin/src/gate.ts'
 import { binding, cookies, lines, makeVerified, raw, startConsole, type Answered } from '../helpers/console.ts'
 import { startFakeService, type Trouble } from '../helpers/fake-service.ts'
@@ -205,4 +207,24 @@ t.test('asking for more than fits is no outage: without the stream, nobody goes 
   release()
   for (const { standing } of await crowd) t.equal(standing, 'verification_required')
   t.match(await assurances.ask(ann), { standing: 'passed', grace: false })
+})
+
+t.test('a deadline ends work that goes on, and nothing of it is left behind work that is done', async t => {
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => { mock.timers.reset() })
+  const signals: AbortSignal[] = []
+  const asking = async (work: (signal: AbortSignal) => Promise<string>) => await within(100, async signal => {
+    signals.push(signal)
+    return await work(signal)
+  })
+  t.equal(await asking(async () => 'answered'), 'answered')
+  await t.rejects(asking(async () => { throw new Error('refused') }), { message: 'refused' })
+  const hanging = asking(async signal => await new Promise((_resolve, reject) => {
+    signal.addEventListener('abort', () => { reject(new Error('late')) })
+  }))
+  mock.timers.tick(99)
+  t.equal(signals[2]?.aborted, false)
+  mock.timers.tick(1_000)
+  await t.rejects(hanging, { message: 'late' })
+  t.strictSame(signals.map(one => one.aborted), [false, false, true])
 })
