@@ -62,8 +62,6 @@ export function createSockets ({ app, assurances, now }: SocketsParts): Sockets 
 
   refuseOtherListeners(server)
   server.emit = function emitGated (event: string | symbol, ...args: unknown[]): boolean {
-    // Each request comes by here.
-    if (event === 'request') return emit(event, args[0], args[1])
     if (event === 'upgrade') {
       const [request, socket, head] = args
       gated(asRequest(request), asDuplex(socket), Buffer.isBuffer(head) ? head : Buffer.alloc(0))
