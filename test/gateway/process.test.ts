@@ -83,6 +83,44 @@ t.test('a gigabyte down and a gigabyte up leave the process small; SIGTERM ends 
   t.equal(await gateway.ended, 0)
 })
 
+t.test('C-21: SIGTERM ends each connection behind the answer that is under way, sent in half or not begun', async t => {
+  let finish = (): void => {}
+  let asked: (answer: () => void) => void = () => {}
+  const question = new Promise<() => void>(resolve => { asked = resolve })
+  const upstream = await startUpstream(t, (request, response) => {
+    if (request.url === '/me') asked(() => { response.end('{}') })
+    else {
+      response.write('half ')
+      finish = () => { response.end('done') }
+    }
+  })
+  const gateway = gatewayProcess(t, [], {
+    POSTERN_GATEWAY_UPSTREAM: upstream.url,
+    POSTERN_GATEWAY_SERVICE: 'http://127.0.0.1:1',
+    POSTERN_GATEWAY_TENANT_KEY: KEY,
+    POSTERN_GATEWAY_PUBLIC_ORIGIN: 'http://127.0.0.1:1',
+    POSTERN_GATEWAY_PRESET: 'generic',
+    POSTERN_GATEWAY_GENERIC_COOKIE: 'sid',
+    POSTERN_GATEWAY_GENERIC_TOKEN_HEADER: 'authorization',
+    POSTERN_GATEWAY_GENERIC_WHO: 'GET /me',
+    POSTERN_GATEWAY_PORT: '0',
+    POSTERN_GATEWAY_OPERATIONS_PORT: '0',
+    POSTERN_GATEWAY_DRAIN_SECONDS: '0'
+  })
+  const { url } = await gateway.ready
+  const half = await fetch(`${url}/events`)
+  const refused = fetch(`${url}/page`, { headers: { authorization: 'Bearer nobody' } })
+  const deny = await question
+  gateway.child.kill('SIGTERM')
+  await until('nobody else to be let in', async () => await fetch(`${url}/events`).then(() => false, () => true))
+  deny()
+  finish()
+  t.equal((await refused).status, 401)
+  t.equal(await half.text(), 'half done')
+  // Its connections would be kept for a minute, and it for ten seconds.
+  t.equal(await gateway.ended, 0)
+})
+
 t.test('C-38: nobody reads the log: requests and probes are answered all the same, and SIGTERM ends the process', async t => {
   const upstream = await startUpstream(t, (_request, response) => { response.end('{"id":"ann"}') })
   const gateway = gatewayProcess(t, [], {

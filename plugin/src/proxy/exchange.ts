@@ -76,14 +76,12 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
       let length = Number.NaN
       let whole: Buffer | undefined
       let left: (() => void) | undefined
+      let resume: (() => void) | undefined
       const settle = (how: Failed | 'again' | undefined): void => {
-        if (left !== undefined) {
-          response.removeListener('close', left)
-          response.removeListener('drain', resume)
-        }
+        if (left !== undefined) response.removeListener('close', left)
+        if (resume !== undefined) response.removeListener('drain', resume)
         resolve(how)
       }
-      let resume = (): void => {}
       agent.dispatch({
         origin,
         path,
@@ -96,9 +94,7 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
           left = () => {
             if (!response.writableFinished) controller.abort(new Error('the client left'))
           }
-          resume = () => { controller.resume() }
           response.on('close', left)
-          response.on('drain', resume)
           if (response.destroyed) left()
         },
         onResponseStart (controller, status, _parsed, message) {
@@ -113,16 +109,22 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
           length = Number(headerOf({ headers: passed }, 'content-length'))
           seen(status, passed)
           response.writeHead(status, message ?? '', passed)
-          // Server-sent events and long polls begin with headers alone. `flushHeaders` would send them as UTF-8.
-          setImmediate(() => {
-            if (!wrote && !response.destroyed && !BODILESS.has(status) && method !== 'HEAD') response.write(NOTHING)
-          })
+          // Small ones leave whole. Others may begin with headers alone, as server-sent events and long polls do;
+          // `flushHeaders` would send them as UTF-8.
+          if (length > SMALL || Number.isNaN(length)) {
+            setImmediate(() => {
+              if (!wrote && !response.destroyed && !BODILESS.has(status) && method !== 'HEAD') response.write(NOTHING)
+            })
+          }
         },
         onResponseData (controller, chunk) {
           // An exchange that goes on after a pause begins with an empty piece: a system call, and another pause.
           if (chunk.length === 0) return
           if (!wrote && chunk.length === length && length <= SMALL) whole = chunk
-          else if (!response.write(chunk)) controller.pause()
+          else if (!response.write(chunk)) {
+            controller.pause()
+            if (resume === undefined) response.on('drain', resume = () => { controller.resume() })
+          }
           wrote = true
         },
         onResponseEnd (_controller, trailers) {
@@ -236,13 +238,16 @@ function withoutEncoding (headers: readonly string[]): readonly string[] {
 
 /** The first value of a header. */
 export function headerOf ({ headers }: { readonly headers: readonly string[] }, name: string): string | undefined {
-  for (let i = 0; i < headers.length; i += 2) if (headers[i]?.toLowerCase() === name) return headers[i + 1]
+  for (let i = 0; i < headers.length; i += 2) if (isNamed(headers[i], name)) return headers[i + 1]
   return undefined
 }
 
+const isNamed = (header: string | undefined, name: string): boolean =>
+  header?.length === name.length && header.toLowerCase() === name
+
 /** All values of a header. */
 export function headersOf ({ headers }: { readonly headers: readonly string[] }, name: string): readonly string[] {
-  return headers.filter((_, i) => i % 2 === 1 && headers[i - 1]?.toLowerCase() === name)
+  return headers.filter((_, i) => i % 2 === 1 && isNamed(headers[i - 1], name))
 }
 
 function hints (headers: readonly string[]): Record<string, string | string[]> {

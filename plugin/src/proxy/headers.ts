@@ -132,8 +132,11 @@ function listedIn (raw: readonly string[], header: string): ReadonlySet<string> 
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i] ?? ''
     if (name.length !== header.length || name.toLowerCase() !== header) continue
+    const value = raw[i + 1] ?? ''
+    // Says nothing but what it is for.
+    if (value === 'keep-alive' || value === 'close') continue
     names ??= new Set()
-    for (const one of (raw[i + 1] ?? '').split(',')) names.add(folded(one.trim()))
+    for (const one of value.split(',')) names.add(folded(one.trim()))
   }
   return names ?? NONE
 }
