@@ -44,7 +44,8 @@ t.test('PostgreSQL, Redis and a mail server: all passed, with both clocks compar
   const before = await postern(['doctor'], settings)
   t.equal(before.code, 1)
   t.match(before.out, /failed {2}database: the schema is not up to date .*run "postern migrate"/)
-  t.equal((await postern(['migrate'], settings)).code, 0)
+  const migrated = await postern(['migrate'], settings)
+  t.equal(migrated.code, 0)
 
   const { code, out } = await postern(['doctor'], settings)
   t.equal(code, 0, out)
@@ -58,6 +59,13 @@ t.test('PostgreSQL, Redis and a mail server: all passed, with both clocks compar
   t.match(wrong.out, /failed {2}smtp: the login is refused \(EAUTH.* 535\): check user and password in POSTERN_SMTP/)
   const { POSTERN_SMTP_CA: _, ...untrusting } = settings
   t.match((await postern(['doctor'], untrusting)).out, /failed {2}smtp: .*POSTERN_SMTP_CA/)
+
+  const pinned = { ...settings, POSTERN_DATABASE_ID: /POSTERN_DATABASE_ID\): (\S+)/.exec(migrated.out)?.[1] ?? 'none' }
+  t.match((await postern(['doctor'], pinned)).out, 'passed  database: PostgreSQL, its schema is up to date, and its id is that of POSTERN_DATABASE_ID')
+  const empty = await postern(['doctor'], { ...pinned, POSTERN_DATABASE: (await postgres.fresh()).url })
+  t.equal(empty.code, 1)
+  t.match(empty.out, /failed {2}database: the database is empty, and POSTERN_DATABASE_ID names one that is not: restore it/)
+  t.match((await postern(['doctor'], { ...pinned, POSTERN_DATABASE_ID: 'another' })).out, 'failed  database: the database is not the one that POSTERN_DATABASE_ID names')
 
   const others = await postern(['doctor'], { ...settings, POSTERN_ENCRYPTION_KEYS: newKey('k1') })
   t.equal(others.code, 1)

@@ -49,8 +49,10 @@ function isStarting (error: unknown): boolean {
     /timeout exceeded when trying to connect|Connection terminated/.test(error.message)
 }
 
-/** An empty database in the place of the one that is known would answer "not enrolled" of everybody. */
-async function checkIdentity (database: Database, expected: string | undefined): Promise<void> {
+/**
+ * Throws where it is not the database with this id: an empty one in its place would answer "not enrolled" of everybody.
+ */
+export async function checkIdentity (database: Database, expected: string | undefined): Promise<void> {
   if (expected === undefined) return
   const fresh = (await database.pending()).includes('0002-numbers-and-marks')
   const row = fresh

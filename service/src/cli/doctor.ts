@@ -7,7 +7,7 @@ import { createSealer } from '../adapters/crypto.ts'
 import type { Database } from '../adapters/database.ts'
 import { checkKeys } from '../adapters/key-ring.ts'
 import { openTransport, type Delivery } from '../adapters/mail-transport.ts'
-import { openFrom } from '../adapters/open-records.ts'
+import { checkIdentity, openFrom } from '../adapters/open-records.ts'
 import { connectRedis } from '../adapters/redis-client.ts'
 import { ConfigError, readConfig, type Config } from '../config.ts'
 import { parse, type Command, type Io } from './command.ts'
@@ -84,17 +84,19 @@ async function lookAtDatabase (
   try {
     const waiting = await database.pending()
       .catch((error: unknown) => { throw new Error(databaseAdvice(error), { cause: error }) })
+    await checkIdentity(database, config.databaseId)
     if (waiting.length > 0) {
       throw new Error(`the schema is not up to date (${waiting.join(', ')}): run "postern migrate"`)
     }
     await look('key ring', async () => await lookAtKeys(config, database))
-    if (database.dialect === 'sqlite') return 'SQLite, its schema is up to date; one process only'
+    const found = `its schema is up to date${config.databaseId === undefined ? '' : ', and its id is that of POSTERN_DATABASE_ID'}`
+    if (database.dialect === 'sqlite') return `SQLite, ${found}; one process only`
     await compare('PostgreSQL', async () => {
       const { rows: [row] } = await sql<{ now: string }>`
         select (extract(epoch from clock_timestamp()) * 1000)::bigint::text as now`.execute(database.db)
       return Number(row?.now)
     })
-    return 'PostgreSQL, its schema is up to date'
+    return `PostgreSQL, ${found}`
   } finally {
     await database.close()
   }
