@@ -3,8 +3,8 @@
 import formbody from '@fastify/formbody'
 import type { FastifyPluginAsync } from 'fastify'
 import { Problem } from '../domain/problems.ts'
-import { settingsPages, type PagesNeed } from './pages/settings.ts'
-import { createRenderer } from './pages/page.ts'
+import { createRenderer, type PagesNeed } from './pages/page.ts'
+import { settingsPages } from './pages/settings.ts'
 import { verifyPages } from './pages/verify.ts'
 import { problemFrom, sendProblem } from './problem-document.ts'
 

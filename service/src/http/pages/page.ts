@@ -5,6 +5,9 @@ import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { Eta } from 'eta'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Assurances } from '../../domain/assurance.ts'
+import type { Challenges } from '../../domain/challenge.ts'
+import type { Enrolments } from '../../domain/enrolment.ts'
 import type { Ask } from '../../domain/model.ts'
 import { Problem } from '../../domain/problems.ts'
 import type { Clock, Sealer } from '../../domain/ports.ts'
@@ -26,6 +29,15 @@ const HEADERS = {
   'x-content-type-options': 'nosniff',
   'x-frame-options': 'DENY'
 } as const
+
+/** What the pages need of the domain. */
+export interface PagesNeed {
+  readonly challenges: Challenges
+  readonly enrolments: Enrolments
+  readonly assurances: Assurances
+  readonly sealer: Sealer
+  readonly clock: Clock
+}
 
 /** A message over a form: what happened, in the colour it deserves. */
 export interface Banner {
@@ -66,7 +78,7 @@ function loadAsset (name: string, type: string): Asset {
   return { name, type, body, hash: createHash('sha256').update(body).digest('hex').slice(0, 12) }
 }
 
-export function createRenderer ({ sealer, clock }: { readonly sealer: Sealer; readonly clock: Clock }) {
+export function createRenderer ({ sealer, clock }: Pick<PagesNeed, 'sealer' | 'clock'>) {
   const languages = loadLanguages()
   const eta = new Eta({
     views: fileURLToPath(new URL('views', PACKAGE_FOLDER)),

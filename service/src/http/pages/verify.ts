@@ -8,8 +8,7 @@ import { Problem, problemOf } from '../../domain/problems.ts'
 import { challengeBody } from '../challenges.ts'
 import { csrfToken } from '../csrf.ts'
 import { ChallengeParams } from '../schemas.ts'
-import type { Banner, Page, Renderer } from './page.ts'
-import type { PagesNeed } from './settings.ts'
+import type { Banner, Page, PagesNeed, Renderer } from './page.ts'
 import { sayNotice, sayProblem, sayVerdict } from './verdicts.ts'
 
 export function verifyPages (
