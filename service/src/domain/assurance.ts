@@ -73,6 +73,18 @@ export function offeredFactors (factors: readonly Factor[], state: SubjectState,
   return offered.some(factor => factor.strength !== 'backup') ? offered : []
 }
 
+/** The methods of a purpose. A tenant may ask for more than the e-mail check where settings change. */
+export function methodsOf (
+  factors: readonly Factor[],
+  state: SubjectState,
+  policy: Policy,
+  purpose: Purpose
+): readonly Factor[] {
+  return offeredFactors(factors, state, policy).filter(
+    factor => purpose === 'login' || policy.stepUp === 'any' || factor.strength !== 'check'
+  )
+}
+
 export function have (factors: readonly Factor[], state: SubjectState, policy: Policy): Have {
   const offered = offeredFactors(factors, state, policy)
   if (offered.some(factor => factor.strength === 'factor')) return 'factor'

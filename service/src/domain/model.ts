@@ -213,6 +213,11 @@ export interface Event {
   readonly addressPrefix?: string | undefined
 }
 
+/** The purpose of a challenge's slot; `undefined` for what belongs to an enrolment. */
+export function purposeOf (kind: SlotKind): Purpose | undefined {
+  return kind === 'login' || kind === 'step_up' ? kind : undefined
+}
+
 const control = /\p{Cc}/u
 
 /** A subject id exactly as given, or `undefined`: refused, never repaired (design: compared byte for byte). */
