@@ -188,6 +188,24 @@ t.test('bodies pass byte for byte: empty JSON, compressed answers, HEAD, 204, 30
   t.equal(set.headers['x-name'], 'caf\u00e9')
 })
 
+t.test('an answer is not lost for a length of no body, a reason phrase or a hint that this server would not write', async t => {
+  const said = new Map([
+    ['/same', 'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\nContent-Length: 50000\r\n\r\n'],
+    ['/none', 'HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n'],
+    ['/phrase', 'HTTP/1.1 404 \u4e0d\u5b58\u5728\r\nContent-Length: 2\r\n\r\nok'],
+    ['/hints', 'HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload, </b.js>; title="a b"\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'],
+    ['/hint', 'HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok']
+  ])
+  const { gateway, cookie } = await setting(t, (request, response) => { response.socket?.end(said.get(request.url ?? '') ?? '') })
+  for (const [path, status, body] of [['/same', 304, ''], ['/none', 204, ''], ['/phrase', 404, 'ok'], ['/hints', 200, 'ok'], ['/hint', 103, undefined]] as const) {
+    const answer = await raw(gateway.port, lines('GET', path, [`Cookie: ${cookie}`]))
+    t.equal(answer.status, status, path)
+    if (body !== undefined) t.equal(answer.body, body, path)
+  }
+  const old = await raw(gateway.port, `GET /hint HTTP/1.0\r\nCookie: ${cookie}\r\n\r\n`)
+  t.same([old.status, old.body], [200, 'ok'], 'HTTP/1.0 has no answers before the answer')
+})
+
 t.test('a gigabyte goes down and up unchanged, and memory stays small', { timeout: 280_000 }, async t => {
   const block = randomBytes(1 << 20)
   const blocks = 1024

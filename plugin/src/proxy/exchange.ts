@@ -72,6 +72,7 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
   ): Promise<Failed | 'again' | undefined> {
     return new Promise(resolve => {
       let begun = false
+      let bodiless = false
       let wrote = false
       let length = Number.NaN
       let whole: Buffer | undefined
@@ -97,18 +98,15 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
           response.on('close', left)
           if (response.destroyed) left()
         },
-        onResponseStart (controller, status, _parsed, message) {
+        onResponseStart (controller, status, _parsed, message = '') {
           const raw = rawOf(controller.rawHeaders)
           const passed = answerHeaders(raw, origin, publicOrigin)
-          if (status < 200) {
-            if (status === 103) response.writeEarlyHints(hints(passed))
-            else if (status === 102) response.writeProcessing()
-            return
-          }
+          if (status < 200) return foretell(response, status, passed)
           begun = true
+          bodiless = status === 204 || status === 304
           length = Number(headerOf({ headers: passed }, 'content-length'))
           seen(status, passed)
-          response.writeHead(status, message ?? '', passed)
+          response.writeHead(status, SAYABLE.test(message) ? message : '', passed)
           // Small ones leave whole. Others may begin with headers alone, as server-sent events and long polls do;
           // `flushHeaders` would send them as UTF-8.
           if (length > SMALL || Number.isNaN(length)) {
@@ -138,8 +136,10 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
         },
         onResponseError (_controller, error) {
           if (begun) {
-            // The client must see that the answer is not whole.
-            response.destroy()
+            // The client must see that the answer is not whole. One that has no body is: what it says of a length is
+            // of the body it stands for, which undici waits for all the same.
+            if (bodiless) response.end()
+            else response.destroy()
             return settle(undefined)
           }
           if (response.destroyed) return settle(undefined)
@@ -203,6 +203,8 @@ const NOTHING = Buffer.alloc(0)
 const SMALL = 16_384
 const BODILESS = new Set([204, 205, 304])
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS'])
+/** Reason phrases that Node writes; a localised one may be none, and nobody has to read it (RFC 9112 4). */
+const SAYABLE = /^[\t\x20-\x7e\x80-\xff]*$/
 
 function retriable (error: Error): boolean {
   return codeOf(error) === 'UND_ERR_SOCKET' || codeOf(error) === 'ECONNRESET' || codeOf(error) === 'EPIPE'
@@ -248,6 +250,19 @@ const isNamed = (header: string | undefined, name: string): boolean =>
 /** All values of a header. */
 export function headersOf ({ headers }: { readonly headers: readonly string[] }, name: string): readonly string[] {
   return headers.filter((_, i) => i % 2 === 1 && isNamed(headers[i - 1], name))
+}
+
+/** What comes before the answer itself. A client of HTTP/1.0 would take it for the answer (RFC 9110 15.2). */
+function foretell (response: ServerResponse, status: number, headers: readonly string[]): void {
+  if (response.req.httpVersion === '1.0') return
+  if (status === 102) response.writeProcessing()
+  else if (status === 103) {
+    try {
+      response.writeEarlyHints(hints(headers))
+    } catch {
+      // Node writes fewer forms of a Link than there are; a hint may be lost, the answer may not.
+    }
+  }
 }
 
 function hints (headers: readonly string[]): Record<string, string | string[]> {
