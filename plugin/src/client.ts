@@ -1,17 +1,8 @@
-// The service's HTTP interface, as narrow as a gate needs it: deadlines, bounded concurrency, answers checked by hand.
+// The service's HTTP interface, as narrow as a gate needs it: deadlines and bounded concurrency.
 
+import { answerOf, openedOf, parsed, problemOf, recordedSubjectOf, verifiedOf, type Reply } from './answers.ts'
 import { within } from './deadline.ts'
-import type {
-  About,
-  Answer,
-  Asked,
-  By,
-  LoginStatus,
-  Opened,
-  OpenChallenge,
-  ServiceProblem,
-  TotpStatus
-} from './model.ts'
+import type { About, Answer, Asked, By, Opened, Verified } from './model.ts'
 
 export interface Client {
   readonly question: (by: By, exempt: string | undefined) => Promise<Asked<Answer>>
@@ -49,10 +40,6 @@ export interface VerifyAsk {
   readonly nextBrowser?: string | undefined
 }
 
-export interface Verified {
-  readonly held: string | undefined
-}
-
 export interface PageAsk {
   readonly method: string
   /** Below `/pages/`, canonical. */
@@ -81,8 +68,6 @@ const QUEUE = 256
 /** After a call that nobody answered, others are not tried for so long. */
 const PAUSE = 500
 const PAGE_LIMIT = 2_000_000
-
-type Reply = { readonly status: number; readonly body: unknown }
 
 export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call = fetch }: ClientOptions): Client {
   const authorization = `Bearer ${tenantKey}`
@@ -189,11 +174,11 @@ export function createClient ({ service, tenantKey, timeoutMs, now, fetch: call 
         `/v1/challenges/${challenge}/verification`,
         { 'idempotency-key': key },
         { by, about, code, ...(nextBrowser === undefined ? {} : { next_browser: nextBrowser }) },
-        reply => (reply.status === 200 ? { held: text(members(reply.body)['held']) } : undefined)
+        reply => (reply.status === 200 ? verifiedOf(reply.body) : undefined)
       ),
 
     subjectOf: async session =>
-      await json('GET', `/v1/sessions/${session}`, {}, undefined, reply => text(members(reply.body)['subject'])),
+      await json('GET', `/v1/sessions/${session}`, {}, undefined, reply => recordedSubjectOf(reply.body)),
 
     move: async (session, to) => await json('POST', `/v1/assurances/${session}/move`, {}, { to }, () => null),
     end: async session => await json('DELETE', `/v1/assurances/${session}`, {}, undefined, () => null),
@@ -255,86 +240,4 @@ function away (retryAfter?: string | null): { readonly outcome: 'away'; readonly
 
 function gone (status: number): boolean {
   return status === 502 || status === 503 || status === 504
-}
-
-function parsed (text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
-}
-
-// The one narrowing of this boundary: whatever came over the wire, as something whose members may be looked at.
-function members (value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-    ? (value as Readonly<Record<string, unknown>>)
-    : {}
-}
-
-function text (value: unknown): string | undefined {
-  return typeof value === 'string' ? value : undefined
-}
-
-function count (value: unknown): number | undefined {
-  return typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : undefined
-}
-
-const LOGIN: readonly LoginStatus[] = ['verified', 'not_required', 'enrolment_required', 'verification_required']
-const TOTP: readonly TotpStatus[] = ['not_enabled', 'enabled', 'expired']
-
-function answerOf (body: unknown): Answer | undefined {
-  const { status, login, step_up: stepUp, totp, session_ref: sessionRef, change } = members(body)
-  const word = LOGIN.find(one => one === status)
-  const number = count(change)
-  if (word === undefined || text(sessionRef) === undefined || number === undefined) return undefined
-  const age = count(members(stepUp)['age'])
-  const factor = text(members(stepUp)['factor'])
-  const expiresIn = count(members(login)['expires_in']) ?? null
-  // A verified session without an end is not an answer.
-  if (word === 'verified' && expiresIn === null) return undefined
-  return {
-    status: word,
-    loginExpiresIn: expiresIn,
-    stepUp: age === undefined || factor === undefined ? null : { age, factor },
-    totp: TOTP.find(one => one === totp) ?? 'not_enabled',
-    sessionRef: text(sessionRef) ?? '',
-    change: number
-  }
-}
-
-function openedOf (body: unknown): Opened | undefined {
-  const { status, challenge } = members(body)
-  if (status === 'not_required' || status === 'verified' || status === 'accepted') return { status }
-  if (status !== 'open') return undefined
-  const open = challengeOf(challenge)
-  return open === undefined ? undefined : { status, challenge: open }
-}
-
-function challengeOf (body: unknown): OpenChallenge | undefined {
-  const { id, methods, attempts_left: attemptsLeft, masked_address: maskedAddress, csrf, ...rest } = members(body)
-  const name = text(id)
-  if (name === undefined || !/^[A-Za-z0-9_-]{16,64}$/.test(name) || !Array.isArray(methods)) return undefined
-  return {
-    id: name,
-    methods: methods.filter(method => typeof method === 'string'),
-    attemptsLeft: count(attemptsLeft) ?? 0,
-    maskedAddress: text(maskedAddress) ?? null,
-    csrf: text(csrf) ?? '',
-    waitFor: count(rest['wait_for']) ?? 0,
-    locked: rest['locked'] === true,
-    mailed: rest['mailed'] === true,
-    resendIn: count(rest['resend_in']) ?? 0
-  }
-}
-
-function problemOf ({ status, body }: Reply): ServiceProblem {
-  const { code, attempts_left: attemptsLeft, retry_after: retryAfter, next_in: nextIn } = members(body)
-  return {
-    code: text(code) ?? 'unexpected',
-    status,
-    attemptsLeft: count(attemptsLeft),
-    retryAfter: count(retryAfter),
-    nextIn: count(nextIn)
-  }
 }

@@ -88,6 +88,11 @@ export type Opened =
   | { readonly status: 'open'; readonly challenge: OpenChallenge }
   | { readonly status: 'not_required' | 'verified' | 'accepted' }
 
+/** An accepted verification; `held` is what was kept with its challenge. */
+export interface Verified {
+  readonly held: string | undefined
+}
+
 /** A problem document of the service (RFC 9457), as far as gates look at it. */
 export interface ServiceProblem {
   readonly code: string
