@@ -200,14 +200,14 @@ export function createGate (parts: GateParts): Gate {
     const same = last !== undefined && isSame(given, last.identity)
     const identity = same ? given : checkedIdentity(given)
     if (identity === undefined) return refuse(500, 'identity_unclear', 'the console could not tell who is logged in')
-    passage.identity = identity
-    if (same) passage.who = { identity: given, binding: last.binding, key: last.key }
+    if (same) passage.who = { identity: copied(given), binding: last.binding, key: last.key }
     else if (identity !== null && identity.subject !== null) {
       passage.who = whoIs(identity, presented.binding)
-      const { kind, session, subject, exempt } = identity
+      const { kind, session, subject, exempt } = passage.who.identity
       // What else the console says of somebody is not kept.
       presented.last = { ...passage.who, identity: { kind, session, subject, exempt } }
     }
+    passage.identity = passage.who?.identity ?? identity
     return undefined
   }
 
@@ -270,13 +270,19 @@ export function stateOf (answer: Remembered, now: Clock): PosternState {
       answer.stepUpAt === null
         ? null
         : { age: Math.ceil((time - answer.stepUpAt) / 1000), factor: answer.stepUpFactor },
-    expiresIn: answer.endsAt === Infinity ? null : Math.floor((answer.endsAt - time) / 1000)
+    // A handler may ask long after it began.
+    expiresIn: answer.endsAt === Infinity ? null : Math.max(0, Math.floor((answer.endsAt - time) / 1000))
   }
 }
 
 export function whoIs (identity: LoggedIn, binding: string): Who {
   const { kind, session, subject, exempt } = identity
-  return { identity, binding, key: `${kind}\n${session}\n${binding}\n${exempt ?? ''}\n${subject}` }
+  return { identity: copied(identity), binding, key: `${kind}\n${session}\n${binding}\n${exempt ?? ''}\n${subject}` }
+}
+
+/** The console may change what it returned while the service is asked: the answer is kept for whom the key names. */
+function copied ({ kind, session, subject, exempt, email, displayName, locale }: LoggedIn): LoggedIn {
+  return { kind, session, subject, exempt, email, displayName, locale }
 }
 
 /** What `identify` returned names whom it named before, in all that is checked of it. */

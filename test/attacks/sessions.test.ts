@@ -3,7 +3,8 @@
 import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
-import { binding, boundIn, cookies, identifyBySid, lines, raw, startConsole, type Answered } from '../helpers/console.ts'
+import { binding, boundIn, cookies, identifyBySid, lines, makeVerified, raw, startConsole, type Answered } from '../helpers/console.ts'
+import { startFakeService } from '../helpers/fake-service.ts'
 import { startService, type Teardown } from '../helpers/service.ts'
 import { browserName, sessionName } from '../../plugin/src/binding.ts'
 
@@ -156,4 +157,27 @@ t.test('a console that gives out a new session id at login, after verification a
   t.equal(await get('ann.3', bound, '/settings'), 200, 'the step-up moved along')
   t.equal(await get('ann.2', bound), 401)
   t.equal(await get('ann.3', binding('thief')), 401, 'and only for this browser')
+})
+
+t.test('a console whose session changes hands while the service is asked: what is kept is kept for whom it was asked', async t => {
+  const fake = await startFakeService(t)
+  // One object for the session, which the console changes at login.
+  const user = { subject: 'ann', session: 'ann.1', kind: 'cookie' }
+  const console = await startConsole(t, {
+    service: { url: fake.url, tenantKey: fake.tenantKey },
+    postern: { identify: () => user }
+  })
+  const browser = binding('a browser')
+  const get = async (): Promise<number> =>
+    (await raw(console.port, lines('GET', '/protected', [cookies('ann.1', browser)]))).status
+  for (const round of ['first seen', 'known from before']) {
+    makeVerified(fake, 'ann.1', browser)
+    fake.state.beforeAnswer = async () => { user.subject = 'bob' }
+    t.equal(await get(), 200, round)
+    fake.state.beforeAnswer = async () => {}
+    user.subject = 'ann'
+    t.equal(await get(), 200)
+    await console.app.postern.credentialsChanged('ann')
+    t.equal(await get(), 401, 'nothing of ann is kept under another name')
+  }
 })

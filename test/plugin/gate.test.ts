@@ -45,6 +45,10 @@ t.test(
     const answer = await raw(console.port, lines('GET', '/protected', [cookies('ann.1', BROWSER)]))
     t.equal(answer.status, 200)
     t.match(problem(answer.body), { postern: { status: 'verified', totp: 'enabled', stepUp: null } })
+    makeVerified(fake, 'ann.2', BROWSER)
+    fake.state.expiresIn = 0
+    const last = await raw(console.port, lines('GET', '/protected', [cookies('ann.2', BROWSER)]))
+    t.match(problem(last.body), { postern: { status: 'verified', expiresIn: 0 } }, 'in its last second, and never less')
   }
 )
 
