@@ -1,4 +1,4 @@
-// What every implementation of Pending must do (domain/ports.ts), on the one in the process and on a real Redis.
+// What every implementation of Pending must do (domain/pending.ts), on the one in the process and on a real Redis.
 
 import { Redis } from 'ioredis'
 import t from 'tap'
@@ -7,7 +7,7 @@ import { createMemoryPending } from '../../service/src/adapters/memory.ts'
 import { createRedisPending } from '../../service/src/adapters/redis.ts'
 import type { By, Purpose, SlotKind } from '../../service/src/domain/model.ts'
 import { defaultLimits, waitAfter } from '../../service/src/domain/policy.ts'
-import type { OpenOptions, Pending, Taken } from '../../service/src/domain/ports.ts'
+import type { OpenOptions, Pending, Taken } from '../../service/src/domain/pending.ts'
 import { startRedis } from '../helpers/redis.ts'
 import type { Teardown } from '../helpers/service.ts'
 

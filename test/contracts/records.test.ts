@@ -1,4 +1,4 @@
-// What every implementation of Records must do (domain/ports.ts), on an SQLite file and on a real PostgreSQL.
+// What every implementation of Records must do (domain/records.ts), on an SQLite file and on a real PostgreSQL.
 
 import { sql } from 'kysely'
 import t from 'tap'
@@ -6,7 +6,7 @@ import { openDatabase } from '../../service/src/adapters/database.ts'
 import { createRecords } from '../../service/src/adapters/sql.ts'
 import type { By } from '../../service/src/domain/model.ts'
 import { defaultLimits } from '../../service/src/domain/policy.ts'
-import type { FactorChange, Records } from '../../service/src/domain/ports.ts'
+import type { FactorChange, Records } from '../../service/src/domain/records.ts'
 import { startPostgres } from '../helpers/postgres.ts'
 import {
   accepting, administered, called, changing, count, DAY, event, MANY, methodsOf, MINUTE, MONTH, notice, NOW,

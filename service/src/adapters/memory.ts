@@ -2,7 +2,8 @@
 
 import type { By, Slot } from '../domain/model.ts'
 import { waitAfter, type Limits } from '../domain/policy.ts'
-import type { Clock, Pending, Randomness, Receipt, Sealer } from '../domain/ports.ts'
+import type { Pending, Receipt } from '../domain/pending.ts'
+import type { Clock, Randomness, Sealer } from '../domain/ports.ts'
 import { createSlotNames } from './slot-names.ts'
 
 const HOUR_MS = 3_600_000

@@ -2,7 +2,8 @@
 
 import { sql } from 'kysely'
 import type { Config } from '../config.ts'
-import type { Records, Sealer } from '../domain/ports.ts'
+import type { Sealer } from '../domain/ports.ts'
+import type { Records } from '../domain/records.ts'
 import { openDatabase, type Database } from './database.ts'
 import { checkKeys, databaseId } from './key-ring.ts'
 import { patient } from './patience.ts'

@@ -2,7 +2,8 @@
 
 import type { By, Slot, SlotKind } from '../domain/model.ts'
 import type { Limits } from '../domain/policy.ts'
-import type { Pending, Randomness, Receipt, Sealer } from '../domain/ports.ts'
+import type { Pending, Receipt } from '../domain/pending.ts'
+import type { Randomness, Sealer } from '../domain/ports.ts'
 import { createRedisCalls } from './redis-calls.ts'
 import type { RedisClient } from './redis-client.ts'
 import { SCRIPTS } from './redis-scripts.ts'

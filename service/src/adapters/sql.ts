@@ -1,8 +1,8 @@
 // Records over SQL: the rooms of records/ put together, and database failures turned into one problem.
 
 import { sql } from 'kysely'
-import type { Records } from '../domain/ports.ts'
 import { Problem } from '../domain/problems.ts'
+import type { Records } from '../domain/records.ts'
 import type { Database } from './database.ts'
 import { createAccepted } from './records/accepted.ts'
 import { createAdministrations } from './records/administration.ts'

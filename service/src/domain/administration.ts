@@ -6,8 +6,10 @@ import type { NoticeMessage } from './messages.ts'
 import { checkedSubject, sealContext, type Event, type SubjectState } from './model.ts'
 import type { Notices } from './notices.ts'
 import type { Tenant } from './policy.ts'
-import type { Clock, Pending, Randomness, Records, Sealer } from './ports.ts'
+import type { Pending } from './pending.ts'
+import type { Clock, Randomness, Sealer } from './ports.ts'
 import { Problem } from './problems.ts'
+import type { Records } from './records.ts'
 
 /** Who acts, for the audit log: `admin:<key id>` with the console's name for the person, or `host`. */
 export interface Actor {

@@ -18,7 +18,7 @@ import {
 } from './model.ts'
 import { eventOf } from './notices.ts'
 import type { Tenant } from './policy.ts'
-import type { Receipt } from './ports.ts'
+import type { Receipt } from './pending.ts'
 
 /** Within this time an equal repeat of an answer gets the recorded result. */
 const REPEAT_MS = 60_000

@@ -12,7 +12,9 @@ import {
   type TotpStatus
 } from './model.ts'
 import { seconds, type Policy, type Tenant } from './policy.ts'
-import type { Clock, Pending, Records } from './ports.ts'
+import type { Pending } from './pending.ts'
+import type { Clock } from './ports.ts'
+import type { Records } from './records.ts'
 
 /** The answer to the gate's question. Seconds are whole. */
 export interface GateAnswer {

@@ -4,7 +4,8 @@
 import type { Ask, Budget, Event, Slot, SlotKind, SubjectState, Verdict } from './model.ts'
 import { eventOf, type Notices } from './notices.ts'
 import { seconds, type Tenant } from './policy.ts'
-import type { Pending, Receipt, Records } from './ports.ts'
+import type { Pending, Receipt } from './pending.ts'
+import type { Records } from './records.ts'
 
 const REFUSED_MS = 60_000
 /** Subjects of which it is remembered that a refusal was recorded. */

@@ -8,8 +8,10 @@ import { mailedHash, mailedMinutes } from './factors/email.ts'
 import { purposeOf, type Ask, type Factor, type Purpose, type SubjectState, type Verdict } from './model.ts'
 import { eventOf, whoAsked, type Notices } from './notices.ts'
 import { seconds, type Tenant } from './policy.ts'
-import type { Clock, Lane, Mailer, Opened, Pending, Randomness, Records, Sealer } from './ports.ts'
+import type { Opened, Pending } from './pending.ts'
+import type { Clock, Lane, Mailer, Randomness, Sealer } from './ports.ts'
 import { Problem } from './problems.ts'
+import type { Records } from './records.ts'
 
 /** A challenge as callers and pages see it. Seconds are whole. */
 export interface ChallengeView {

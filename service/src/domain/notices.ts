@@ -4,7 +4,8 @@ import { addressPrefix } from './addresses.ts'
 import type { NoticeMessage } from './messages.ts'
 import { sealContext, type About, type Ask, type By, type Event, type SubjectState } from './model.ts'
 import type { Tenant } from './policy.ts'
-import type { Mailer, Notice, Records, Sealer } from './ports.ts'
+import type { Mailer, Sealer } from './ports.ts'
+import type { Notice, Records } from './records.ts'
 
 /** An audit record of what a person did. */
 export function eventOf (ask: Ask, event: Pick<Event, 'kind' | 'outcome'> & Partial<Event>): Event {

@@ -3,7 +3,7 @@
 import type { FastifyPluginAsync, FastifyReply } from 'fastify'
 import type { Change } from '../domain/model.ts'
 import { Problem } from '../domain/problems.ts'
-import type { Records } from '../domain/ports.ts'
+import type { Records } from '../domain/records.ts'
 
 /** The framework's own type knows nothing of summaries; swagger's does where it is loaded. */
 const described = {

@@ -1,7 +1,7 @@
 // One transaction for a right answer: the code is used, the session has passed, the browser is known, the event is
 // written.
 
-import type { AcceptRequest, AcceptResult, Records } from '../../domain/ports.ts'
+import type { AcceptRequest, AcceptResult, Records } from '../../domain/records.ts'
 import type { Schema } from '../schema.ts'
 import { statement, together, write, type Write } from '../statements.ts'
 import {

@@ -1,6 +1,6 @@
 // What administrators do, each in one transaction with its event, change row and notices.
 
-import type { Records } from '../../domain/ports.ts'
+import type { Records } from '../../domain/records.ts'
 import {
   clearCounts,
   lockSubject,

@@ -1,6 +1,6 @@
 // One transaction for a change of factors: what allows it is looked at where it is made.
 
-import type { FactorChangeResult, Records } from '../../domain/ports.ts'
+import type { FactorChangeResult, Records } from '../../domain/records.ts'
 import { together } from '../statements.ts'
 import {
   browserWrites,

@@ -2,7 +2,7 @@
 
 import { sql, type RawBuilder } from 'kysely'
 import type { Change, Event } from '../../domain/model.ts'
-import type { PendingNotice, Records } from '../../domain/ports.ts'
+import type { PendingNotice, Records } from '../../domain/records.ts'
 import { DAY_MS, REMEMBERED_MS, transaction, writeChange, writeEvent, type Db, type Dialect } from './parts.ts'
 
 /** A worker that took a notice has this long to send it, before another may. */

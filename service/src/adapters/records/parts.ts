@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Kysely, Transaction } from 'kysely'
 import type { By, Event } from '../../domain/model.ts'
-import type { Notice } from '../../domain/ports.ts'
+import type { Notice } from '../../domain/records.ts'
 import type { Schema } from '../schema.ts'
 import { shortcut, statement, write, type Write } from '../statements.ts'
 import { createTurns } from '../turns.ts'

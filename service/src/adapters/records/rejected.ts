@@ -1,7 +1,7 @@
 // One transaction for a wrong answer: it is counted, and the one too many locks.
 
 import { locks } from '../../domain/policy.ts'
-import type { Records } from '../../domain/ports.ts'
+import type { Records } from '../../domain/records.ts'
 import { statement } from '../statements.ts'
 import {
   REMEMBERED_MS,

@@ -1,6 +1,6 @@
 // How records of sessions move and end, and what the console said of a subject.
 
-import type { Records } from '../../domain/ports.ts'
+import type { Records } from '../../domain/records.ts'
 import {
   nextEpoch,
   transaction,

@@ -2,7 +2,7 @@
 
 import { CompiledQuery, sql } from 'kysely'
 import type { Authenticator, By, SubjectState } from '../../domain/model.ts'
-import type { Records } from '../../domain/ports.ts'
+import type { Records } from '../../domain/records.ts'
 import { REMEMBERED_MS, transaction, writeChange, type Db, type Dialect } from './parts.ts'
 
 interface Row {

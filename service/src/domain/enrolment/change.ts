@@ -5,8 +5,8 @@ import type { NoticeMessage } from '../messages.ts'
 import { sealContext, type Ask, type Authenticator, type SubjectState } from '../model.ts'
 import { eventOf } from '../notices.ts'
 import type { Tenant } from '../policy.ts'
-import type { FactorChange, FactorChangeResult, Notice } from '../ports.ts'
 import { Problem } from '../problems.ts'
+import type { FactorChange, FactorChangeResult, Notice } from '../records.ts'
 import type { EnrolmentsNeed } from './model.ts'
 
 const DAY_MS = 86_400_000

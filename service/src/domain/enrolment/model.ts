@@ -4,7 +4,9 @@ import type { Attempts } from '../attempt.ts'
 import type { Ask, Factor, TotpStatus, Verdict } from '../model.ts'
 import type { Notices } from '../notices.ts'
 import type { Tenant } from '../policy.ts'
-import type { Clock, Mailer, Pending, Randomness, Records, Sealer } from '../ports.ts'
+import type { Pending } from '../pending.ts'
+import type { Clock, Mailer, Randomness, Sealer } from '../ports.ts'
+import type { Records } from '../records.ts'
 
 /** All that a settings page shows. Times are epoch milliseconds, seconds are whole. */
 export interface SettingsView {

@@ -5,7 +5,7 @@ import type { CodeMessage } from '../messages.ts'
 import { sealContext, type Ask, type Slot, type SlotKind, type SubjectState } from '../model.ts'
 import { whoAsked } from '../notices.ts'
 import { seconds, type Tenant } from '../policy.ts'
-import type { Opened } from '../ports.ts'
+import type { Opened } from '../pending.ts'
 import { Problem } from '../problems.ts'
 import type { EnrolmentsNeed } from './model.ts'
 
