@@ -1,7 +1,7 @@
 // The gateway: the plugin's own gate in front of one wildcard route, and behind that the console.
 
 import Fastify, { LogController, type FastifyInstance, type FastifyReply, type FastifyRequest, type RequestPayload } from 'fastify'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import { folded } from '../credentials.ts'
 import postern from '../index.ts'
@@ -13,6 +13,7 @@ import { originOf, requestHeaders, withoutParameters } from '../proxy/headers.ts
 import { createTunnel } from '../proxy/tunnel.ts'
 import { isDocument, isNavigation } from '../requests.ts'
 import { fieldsOf, readBody } from './calls.ts'
+import { createDrain } from './drain.ts'
 import { createHolding } from './held.ts'
 import { createKnown, isUpstreamError, type Clocks } from './known.ts'
 import { createLogStream } from './log.ts'
@@ -95,10 +96,6 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
   const fits = (method: string, path: string) => (one: Pattern): boolean =>
     (one.method === undefined || one.method === method) && one.test(path)
 
-  // A connection that is busy when the drain begins would be kept alive after its last answer, and the close wait. (A
-  // hook behind each answer that looks after it would cost a tenth of what a small one does.)
-  let closing = false
-
   /** What goes to the console for this request, and how. */
   function outgoing (raw: IncomingMessage, address: string, path: string, query: string, plain: boolean) {
     const passage = inside.passageOf(raw)
@@ -170,7 +167,7 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
       if (identity !== null) known.passing?.(request, { status, headers })
     })
     if (failure !== undefined) bare(request, reply, failure)
-    if (closing) hangUp(raw, reply.raw)
+    drain.behind(raw, reply.raw)
     return reply
   }
 
@@ -291,11 +288,7 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     })
     app.addHook('preClose', async () => { tunnel.close() })
   }
-  app.addHook('preClose', async () => { closing = true })
-  app.addHook('onSend', (_request, reply, payload, done) => {
-    if (closing) void reply.header('connection', 'close')
-    done(null, payload)
-  })
+  const drain = createDrain(app)
   app.addHook('onClose', async () => { await upstream.close() })
   return app
 }
@@ -310,12 +303,6 @@ function release (reply: FastifyReply, { status, headers, body }: Answered): Fas
     if (name.toLowerCase() !== 'content-length') void reply.header(name, headers[i + 1] ?? '')
   }
   return reply.code(status).send(body)
-}
-
-/** Ends the connection of this request behind its answer. */
-function hangUp ({ socket }: IncomingMessage, response: ServerResponse): void {
-  if (response.writableFinished) socket.end()
-  else response.once('finish', () => { socket.end() })
 }
 
 function said (reply: FastifyReply, { status, headers = {}, body }: Reply): FastifyReply {
