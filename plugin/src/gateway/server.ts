@@ -1,24 +1,19 @@
 // The gateway: the plugin's own gate in front of one wildcard route, and behind that the console.
 
 import Fastify, { LogController, type FastifyInstance, type FastifyReply, type FastifyRequest, type RequestPayload } from 'fastify'
-import type { IncomingMessage } from 'node:http'
-import type { Readable } from 'node:stream'
-import { folded } from '../credentials.ts'
 import postern from '../index.ts'
 import { insideOf } from '../inside.ts'
 import type { Denied } from '../options.ts'
-import { canonicalTarget, pattern, returnPath, type Pattern } from '../path.ts'
-import { createUpstream, hasBody, type Answered, type Failed } from '../proxy/exchange.ts'
-import { originOf, requestHeaders, withoutParameters } from '../proxy/headers.ts'
+import { canonicalTarget } from '../path.ts'
+import { createUpstream } from '../proxy/exchange.ts'
 import { createTunnel } from '../proxy/tunnel.ts'
-import { isDocument, isNavigation } from '../requests.ts'
-import { fieldsOf, readBody } from './calls.ts'
 import { createDrain } from './drain.ts'
 import { createHolding } from './held.ts'
 import { createKnown, isUpstreamError, type Clocks } from './known.ts'
 import { createLogStream } from './log.ts'
+import { createPassing } from './passing.ts'
+import type { Reply } from './preset.ts'
 import { answerQuestions, createQuestions } from './questions.ts'
-import type { Call, LoginCall, Reply } from './preset.ts'
 import type { Config } from './settings.ts'
 
 /** Methods beside Fastify's own that consoles and file stores speak. */
@@ -33,8 +28,6 @@ const IN_FLIGHT = 131_072
 /** Throws ConfigError with what the preset finds wrong; the plugin throws its own sentence. */
 export async function createGateway (config: Config, clocks: Clocks): Promise<FastifyInstance> {
   const upstream = createUpstream({ ...config, origin: config.upstream, timeoutMs: config.upstreamTimeoutMs })
-  const publicOrigin = new URL(config.publicOrigin)
-  const origin = originOf(publicOrigin)
   const app = Fastify({
     logger: { level: config.logLevel, stream: createLogStream(process.stdout, clocks.today) },
     // Targets may hold tokens.
@@ -78,171 +71,22 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
     return { ...said, headers: { ...said.headers, 'set-cookie': cookie } }
   }
 
-  const holding = createHolding({ inside, seal: inside.seal, prefix: config.prefix, publicOrigin: config.publicOrigin })
+  const { prefix, publicOrigin } = config
+  const holding = createHolding({ inside, seal: inside.seal, prefix, publicOrigin })
   inside.releasedBy(holding.unsealed)
   const { signIn } = known
   if (signIn !== undefined) inside.signedInBy(async ({ ip }, name, password) => await signIn(name, password, ip))
 
-  const cookies = new Set(known.credentials.cookies ?? [])
-  const credentialHeaders = new Set((known.credentials.headers ?? []).map(folded))
-  const parameters = new Set(['access_token', ...(known.credentials.query ?? []).map(name => name.toLowerCase())])
-  const ours = new Set([inside.binding.name, inside.pageCookie.name])
-  const compiled = (patterns: readonly string[] = []): readonly Pattern[] =>
-    patterns.map(one => pattern(one, 'loose'))
-  const passwords = compiled(known.passwordPatterns)
-  const logouts = compiled(known.logoutPatterns)
-  const fresh = compiled(known.freshLogin === undefined ? [] : [known.freshLogin])
-  const logins = known.logins.map(login => ({ ...login, ...pattern(login.pattern, 'loose') }))
-  const fits = (method: string, path: string) => (one: Pattern): boolean =>
-    (one.method === undefined || one.method === method) && one.test(path)
-
-  /** What goes to the console for this request, and how. */
-  function outgoing (raw: IncomingMessage, address: string, path: string, query: string, plain: boolean) {
-    const passage = inside.passageOf(raw)
-    const anonymous = inside.enforcing() && (passage === undefined || passage.identity === null)
-    const without = anonymous ? cookies : fresh.some(fits(raw.method ?? '', path)) ? cookies : NONE
-    return {
-      path: path + (anonymous ? withoutParameters(query, parameters) : query),
-      headers: requestHeaders(raw.rawHeaders, { address, origin }, {
-        credentialHeaders, anonymous, cookies: without, ours: name => ours.has(name), plain
-      })
-    }
-  }
-
-  async function pass (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-    const { raw, method } = request
-    const target = canonicalTarget(raw.url ?? '')
-    if ('refused' in target) {
-      inside.answering.problem(request, reply, 400, 'bad_request', { detail: target.refused })
-      return reply
-    }
-    const { path, query } = target
-    // What stands below the prefix is ours, whatever the method.
-    if (path === config.prefix || path.startsWith(`${config.prefix}/`)) {
-      inside.answering.problem(request, reply, 404, 'not_found')
-      return reply
-    }
-    const passage = inside.passageOf(raw)
-    const identity = passage?.identity ?? null
-    if (identity === null && isDocument(request) && inside.enforcing()) {
-      // A login that was held in this browser, or a refusal there, goes on at its page, once.
-      const { pageCookie, answering } = inside
-      const next = pageCookie.next(request)
-      const renewed = next === undefined ? undefined : pageCookie.renewed(request)
-      if (renewed !== undefined) {
-        void reply.header('set-cookie', renewed)
-        answering.redirect(reply, `${config.prefix}/${next}`)
-        return reply
-      }
-      const waiting = pageCookie.putBack(request) ? pageCookie.read(request) : undefined
-      const { tokenInScript } = inside
-      if (waiting !== undefined && tokenInScript !== undefined) {
-        void reply.header('set-cookie', pageCookie.cleared)
-        const page = inside.pages.release(answering.seen(request), tokenInScript, waiting.session, returnPath(raw.url ?? '/'))
-        answering.page(reply, 200, page)
-        return reply
-      }
-    }
-    const named = fits(method, path)
-    const login = inside.enforcing() ? logins.find(named) : undefined
-    if (login !== undefined) return await loginCall(request, reply, login, path, query)
-    if (identity !== null) known.passing?.(request)
-    // A form whose code was taken out is shorter than it came.
-    const form = passage?.form
-    const body = form ?? (request.body === undefined ? (hasBody(raw) ? raw : undefined) : streamOf(request.body, raw))
-    const framed = (plain: boolean) => {
-      const out = outgoing(raw, request.ip, path, query, plain)
-      return { method, body, ...out, headers: form === undefined ? out.headers : withLength(out.headers, form) }
-    }
-    const ending = endingOf(method, path)
-    if (ending !== undefined) {
-      const answer = await upstream.read(framed(true))
-      if ('failed' in answer) return failed(request, reply, answer)
-      if (answer.status < 400) await end(request, reply, ending)
-      if (identity !== null) known.passing?.(request, answer)
-      return release(reply, answer)
-    }
-    reply.hijack()
-    const failure = await upstream.stream(framed(false), reply.raw, (status, headers) => {
-      if (identity !== null) known.passing?.(request, { status, headers })
-    })
-    if (failure !== undefined) bare(request, reply, failure)
-    drain.behind(raw, reply.raw)
-    return reply
-  }
-
-  function endingOf (method: string, path: string): 'password' | 'logout' | undefined {
-    const named = fits(method, path)
-    return passwords.some(named) ? 'password' : logouts.some(named) ? 'logout' : undefined
-  }
-
-  async function end (request: FastifyRequest, reply: FastifyReply, ending: 'password' | 'logout'): Promise<void> {
-    const who = inside.passageOf(request.raw)?.who
-    if (who === undefined) return
-    if (ending === 'password') await app.postern.credentialsChanged(who.identity.subject, { keep: request })
-    else {
-      await reply.posternLogout()
-      // Nothing brings the login back that was ended.
-      void reply.header('set-cookie', inside.pageCookie.cleared)
-    }
-  }
-
-  async function loginCall (
-    request: FastifyRequest,
-    reply: FastifyReply,
-    login: LoginCall,
-    path: string,
-    query: string
-  ): Promise<FastifyReply> {
-    const { raw } = request
-    const stream = request.body === undefined ? (hasBody(raw) ? raw : undefined) : streamOf(request.body, raw)
-    const body = stream === undefined ? Buffer.alloc(0) : await readBody(stream)
-    if (body === undefined) {
-      inside.answering.problem(request, reply, 413, 'form_too_large')
-      return reply
-    }
-    const call: Call = { request, body, fields: fieldsOf(request, body) }
-    const answered = login.first?.(call) ?? await login.second?.(call, holding)
-    if (answered !== undefined) return said(reply, answered)
-    const out = outgoing(raw, request.ip, path, query, true)
-    const sent = login.forwarded?.(call) ?? body
-    const answer = await upstream.read({
-      method: request.method,
-      path: out.path,
-      headers: withLength(out.headers, sent),
-      body: sent.length === 0 ? undefined : sent
-    })
-    if ('failed' in answer) return failed(request, reply, answer)
-    const logged = await login.login(call, answer)
-    if (logged === undefined) return release(reply, answer)
-    const asked = await holding.hold(request, reply, logged, login.device?.(call) ?? '', answer)
-    if (asked.asked === 'released') return release(reply, answer)
-    request.log.info({ postern: asked.asked }, 'a login was held')
-    return said(reply, login.reply(call, logged, asked))
-  }
-
-  function failed (request: FastifyRequest, reply: FastifyReply, { failed: how }: Failed): FastifyReply {
-    const status = how === 'late' ? 504 : 502
-    void reply.header('retry-after', '5')
-    if (isNavigation(request)) {
-      inside.answering.page(reply, status, inside.pages.upstream(inside.answering.seen(request), how))
-    } else inside.answering.problem(request, reply, status, how === 'late' ? 'upstream_late' : 'upstream_unreachable', { retry_after: 5 })
-    return reply
-  }
-
-  // After hijacking: the same answer without Fastify.
-  function bare (request: FastifyRequest, { raw }: FastifyReply, { failed: how }: Failed): void {
-    const page = isNavigation(request) ? inside.pages.upstream(inside.answering.seen(request), how) : undefined
-    const code = how === 'late' ? 'upstream_late' : 'upstream_unreachable'
-    const status = how === 'late' ? 504 : 502
-    raw.writeHead(status, {
-      'retry-after': '5',
-      'cache-control': 'no-store',
-      'content-type': page === undefined ? 'application/problem+json' : 'text/html; charset=utf-8',
-      ...(page === undefined ? {} : { 'content-security-policy': inside.pages.policy })
-    })
-    raw.end(page?.html ?? inside.answering.document(status, code, { request_id: String(request.id), retry_after: 5 }))
-  }
+  const passing = createPassing({
+    prefix,
+    publicOrigin,
+    known,
+    inside,
+    upstream,
+    holding,
+    credentialsChanged: app.postern.credentialsChanged,
+    behind: (request, response) => { drain.behind(request, response) }
+  })
 
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', (_request, payload, done) => { done(null, payload) })
@@ -256,34 +100,25 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
   }
   app.setErrorHandler((error, request, reply) => {
     if (reply.sent) return reply
-    if (isUpstreamError(error)) return failed(request, reply, error)
+    if (isUpstreamError(error)) return passing.failed(request, reply, error)
     request.log.error({ err: error }, 'postern-gateway: a request failed')
     inside.answering.problem(request, reply, statusOf(error), 'unexpected')
     return reply
   })
   if (known.asked !== undefined) {
-    answerQuestions(app, {
-      questions,
-      known,
-      inside,
-      publicOrigin: config.publicOrigin,
-      passed: async (request, reply, path) => {
-        const ending = endingOf(request.method, path)
-        if (ending !== undefined) await end(request, reply, ending)
-      }
-    })
+    answerQuestions(app, { questions, known, inside, publicOrigin, passed: passing.ended })
   } else {
-    app.all('/*', untyped, pass)
+    app.all('/*', untyped, passing.pass)
     const { upstream: behind, upstreamTimeoutMs: timeoutMs } = config
-    const tunnel = createTunnel({ origin: behind, publicOrigin: config.publicOrigin, timeoutMs })
+    const tunnel = createTunnel({ origin: behind, publicOrigin, timeoutMs })
     app.server.on('upgrade', (raw, socket, head) => {
       const target = canonicalTarget(raw.url ?? '')
-      // The answer of a login call is looked at before anybody gets it; through a tunnel it would not be.
-      if ('refused' in target || (inside.enforcing() && logins.some(({ test }) => test(target.path)))) {
+      // Through a tunnel the answer of a login call would not be looked at.
+      if ('refused' in target || passing.isLogin(target.path)) {
         socket.destroy()
         return
       }
-      const { path, headers } = outgoing(raw, inside.addressOf(raw), target.path, target.query, false)
+      const { path, headers } = passing.outgoing(raw, inside.addressOf(raw), target.path, target.query, false)
       tunnel.open(raw, socket, head, path, headers)
     })
     app.addHook('preClose', async () => { tunnel.close() })
@@ -295,30 +130,8 @@ export async function createGateway (config: Config, clocks: Clocks): Promise<Fa
 
 type DonePayload = (error?: Error | null, payload?: RequestPayload) => void
 
-const NONE: ReadonlySet<string> = new Set()
-
-function release (reply: FastifyReply, { status, headers, body }: Answered): FastifyReply {
-  for (let i = 0; i < headers.length; i += 2) {
-    const name = headers[i] ?? ''
-    if (name.toLowerCase() !== 'content-length') void reply.header(name, headers[i + 1] ?? '')
-  }
-  return reply.code(status).send(body)
-}
-
-function said (reply: FastifyReply, { status, headers = {}, body }: Reply): FastifyReply {
-  return reply.code(status).headers(headers).send(body ?? '')
-}
-
-function withLength (headers: readonly string[], body: Buffer): string[] {
-  const rest = headers.filter((_, i) => (headers[i - i % 2] ?? '').toLowerCase() !== 'content-length')
-  return body.length === 0 ? rest : [...rest, 'content-length', String(body.length)]
-}
-
-// The narrowing functions of this boundary: what Fastify hands on without a type.
+// The narrowing function of this boundary: what Fastify hands on without a type.
 function statusOf (error: unknown): number {
   const status: unknown = typeof error === 'object' && error !== null ? Reflect.get(error, 'statusCode') : undefined
   return typeof status === 'number' && status >= 400 && status < 500 ? status : 500
-}
-function streamOf (body: unknown, raw: IncomingMessage): Readable {
-  return typeof body === 'object' && body !== null && 'pipe' in body ? body as Readable : raw
 }
