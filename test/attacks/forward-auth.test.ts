@@ -28,7 +28,6 @@ for (const proxy of PROXIES) {
         POSTERN_GATEWAY_PUBLIC_ORIGIN: `http://127.0.0.1:${port}`,
         POSTERN_GATEWAY_STEP_UP_PATTERNS: '/settings/* 600',
         POSTERN_GATEWAY_PUBLIC_PATTERNS: '/open',
-        POSTERN_GATEWAY_TIMEOUT_MS: '10000'
       }
     })
     await startProxy(t, proxy, { port, gateway: gateway.url, behind: behind.url })

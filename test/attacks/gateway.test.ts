@@ -88,7 +88,6 @@ for (const [preset, known] of Object.entries(PRESETS)) {
       key: fake.tenantKey,
       preset,
       env: {
-        POSTERN_GATEWAY_TIMEOUT_MS: '10000',
         POSTERN_GATEWAY_STEP_UP_PATTERNS: '/settings/*',
         POSTERN_GATEWAY_PUBLIC_PATTERNS: '/open',
         ...known.env

@@ -101,7 +101,6 @@ export async function gateway (t: DoorTest, options: DoorOptions = {}): Promise<
     key: service.keys.gate.key,
     preset: 'generic',
     env: {
-      POSTERN_GATEWAY_TIMEOUT_MS: '10000',
       POSTERN_GATEWAY_GENERIC_COOKIE: 'sid',
       POSTERN_GATEWAY_GENERIC_WHO: 'GET /api/me',
       POSTERN_GATEWAY_GENERIC_EMAIL: 'email',

@@ -68,6 +68,8 @@ export async function startGateway (
     POSTERN_GATEWAY_PRESET: preset,
     POSTERN_GATEWAY_PORT: '0',
     POSTERN_GATEWAY_LOG_LEVEL: 'silent',
+    // A service in this process that a busy machine keeps waiting is not one that is away.
+    POSTERN_GATEWAY_TIMEOUT_MS: '10000',
     ...env
   }, PRESETS)
   const app = await createGateway(config, { now: () => performance.now(), today: () => Date.now() })
