@@ -16,6 +16,8 @@ export type Standing =
 export interface Assurances {
   /** Hot path: no I/O. `undefined` says nothing. */
   readonly known: (key: string) => Remembered | undefined
+  /** `known` would give this answer again. */
+  readonly holds: (answer: Remembered) => boolean
   /** Asks the service, whatever is remembered. */
   readonly ask: (who: Who) => Promise<Standing>
   readonly by: (who: Who) => By
@@ -112,6 +114,7 @@ export function createAssurances ({
 
   return {
     known: cache.fresh,
+    holds: cache.holds,
     by,
     ask: async who => {
       const running = questions.get(who.key)

@@ -16,6 +16,8 @@ export interface Remembered {
   readonly stepUpFactor: string
   /** The newest change that the answer knew of. */
   readonly change: number
+  /** It is in the cache: nothing has ended, replaced or displaced it since. */
+  kept: boolean
 }
 
 /** A change as the stream tells it, or as this gate made it itself (`number` Infinity). */
@@ -27,6 +29,8 @@ export type Ended =
 export interface Cache {
   /** An answer young enough to pass on: 5 s, or 60 s while the stream of changes is live. */
   readonly fresh: (key: string) => Remembered | undefined
+  /** Would `fresh` find this very answer again? Says so without looking for it, which is most of its work. */
+  readonly holds: (answer: Remembered) => boolean
   /** The last confirmed answer, for grace: at most `graceMs` old and not past its end. */
   readonly lastConfirmed: (key: string, graceMs: number) => Remembered | undefined
   readonly put: (key: string, answer: Remembered) => void
@@ -49,14 +53,25 @@ export function createCache ({
 }): Cache {
   const answers = new Map<string, Remembered>()
 
+  function holds (answer: Remembered): boolean {
+    if (!answer.kept) return false
+    const time = now()
+    const age = time - answer.askedAt
+    if (time >= answer.endsAt || age >= WITH_STREAM) return false
+    return age < ALONE || live()
+  }
+
+  // The one way out: no change reaches an answer that is not here, so whoever holds on to it must see that it left.
+  function remove (key: string, answer: Remembered): void {
+    answer.kept = false
+    answers.delete(key)
+  }
+
   return {
+    holds,
     fresh: key => {
       const answer = answers.get(key)
-      if (answer === undefined) return undefined
-      const time = now()
-      const age = time - answer.askedAt
-      if (time >= answer.endsAt || age >= WITH_STREAM) return undefined
-      return age < ALONE || live() ? answer : undefined
+      return answer !== undefined && holds(answer) ? answer : undefined
     },
     lastConfirmed: (key, graceMs) => {
       const answer = answers.get(key)
@@ -65,18 +80,20 @@ export function createCache ({
     },
     put: (key, answer) => {
       // Re-inserting keeps the map in the order of the questions, so the first key is the one asked longest ago.
-      answers.delete(key)
+      const before = answers.get(key)
+      if (before !== undefined) remove(key, before)
       if (answers.size >= size) {
-        const oldest = answers.keys().next()
-        if (oldest.done !== true) answers.delete(oldest.value)
+        const oldest = answers.entries().next()
+        if (oldest.done !== true) remove(...oldest.value)
       }
+      answer.kept = true
       answers.set(key, answer)
     },
     drop: matches => {
-      for (const [key, answer] of answers) if (matches(answer)) answers.delete(key)
+      for (const [key, answer] of answers) if (matches(answer)) remove(key, answer)
     },
     clear: () => {
-      answers.clear()
+      for (const [key, answer] of answers) remove(key, answer)
     },
     size: () => answers.size
   }
@@ -115,6 +132,7 @@ export function remembered (
     endsAt: answer.loginExpiresIn === null ? Infinity : askedAt + answer.loginExpiresIn * 1000,
     stepUpAt: answer.stepUp === null ? null : askedAt - answer.stepUp.age * 1000,
     stepUpFactor: answer.stepUp?.factor ?? '',
-    change: answer.change
+    change: answer.change,
+    kept: false
   }
 }

@@ -1,6 +1,7 @@
 // What a request presents for a login, read from the raw header lines. Two readings are a refusal, never a guess.
 
-import type { Who } from './model.ts'
+import type { Remembered } from './cache.ts'
+import type { LoggedIn } from './model.ts'
 import { decodedThrough } from './path.ts'
 
 /** Names of what the console takes for a login, beside `Authorization`, which always counts. */
@@ -8,6 +9,13 @@ export interface CredentialNames {
   readonly cookies: readonly string[]
   readonly headers: readonly string[]
   readonly query: readonly string[]
+}
+
+/** Somebody who came with a reading: what is checked of them, and what the service said of them last. */
+export interface Known extends Pick<LoggedIn, 'kind' | 'session' | 'subject' | 'exempt'> {
+  /** Their name in the cache. One that is made anew is hashed anew, which is most of looking it up. */
+  readonly key: string
+  answer: Remembered | undefined
 }
 
 /** What came along, in one reading. The same Cookie header gives the same object, while it is remembered. */
@@ -18,8 +26,8 @@ export interface Credentials {
   readonly any: boolean
   /** It came in another way than a cookie. */
   readonly header: boolean
-  /** Who came with it last. A key that is made anew is hashed anew, which is most of looking it up. */
-  last: Who | undefined
+  /** Who came with it last. */
+  last: Known | undefined
 }
 
 export type Presented = Credentials | { readonly refused: string }
@@ -40,10 +48,10 @@ export function folded (name: string): string {
   return plain
 }
 
-/** Bytes for the readings of cookie headers, which browsers repeat: of some ten thousand of them. */
+/** Bytes for the readings of cookie headers, which browsers repeat: of some eight thousand of them. */
 const REMEMBERED = 8_000_000
-/** Of each, with who came with it last, beside its header: short ones must not be remembered without end. */
-const READING = 600
+/** Of each, with who came with it last and the answer, beside its header: many short ones take memory too. */
+const READING = 900
 const LONGEST_REMEMBERED = 4_096
 
 /** Reads requests by the names given. */
@@ -59,10 +67,10 @@ export function createCredentials (
   const lengths = Array.from({ length: 1 + Math.max(...[...headerNames].map(name => name.length)) }, () => false)
   for (const { length } of headerNames) lengths[length] = true
   const cookies = createCookieReader(cookieNames, foldedCookies, bindingName)
-  const memory = new Map<string, CookieReading>()
+  const memory = new Map<string, Presented>()
   let held = 0
 
-  function readCookies (header: string): CookieReading {
+  function readCookies (header: string): Presented {
     const known = memory.get(header)
     if (known !== undefined) return known
     const reading = cookies(header)
@@ -102,23 +110,21 @@ export function createCredentials (
     if (headers > 1) return { refused: 'more than one credential header' }
     const inQuery = query.length > 1 ? countQuery(query, queryNames) : 0
     if (inQuery > 1) return { refused: 'more than one credential in the query' }
-    const reading = cookie === undefined ? { presented: presented('', false, false) } : readCookies(cookie)
+    const reading = cookie === undefined ? presented('', false, false) : readCookies(cookie)
     if ('refused' in reading) return reading
-    if (headers + inQuery + (reading.presented.any ? 1 : 0) > 1) return { refused: 'more than one credential' }
-    return headers + inQuery === 0 ? reading.presented : presented(reading.presented.binding, true, true)
+    if (headers + inQuery + (reading.any ? 1 : 0) > 1) return { refused: 'more than one credential' }
+    return headers + inQuery === 0 ? reading : presented(reading.binding, true, true)
   }
 }
 
 const presented = (binding: string, any: boolean, header: boolean): Credentials =>
   ({ binding, any, header, last: undefined })
 
-type CookieReading = { readonly presented: Credentials } | { readonly refused: string }
-
 function createCookieReader (
   names: ReadonlySet<string>,
   byFolded: ReadonlySet<string>,
   bindingName: string
-): (header: string) => CookieReading {
+): (header: string) => Presented {
   return function read (header) {
     // Node lets bytes above ASCII and tabs through; parsers differ on what they make of control characters.
     if (/[\x00-\x08\x0a-\x1f\x7f]/.test(header)) return { refused: 'a Cookie header that cannot be parsed' }
@@ -144,7 +150,7 @@ function createCookieReader (
       }
     }
     const binding = found.get(bindingName) ?? ''
-    return { presented: presented(binding, found.size > (found.has(bindingName) ? 1 : 0), false) }
+    return presented(binding, found.size > (found.has(bindingName) ? 1 : 0), false)
   }
 }
 

@@ -48,13 +48,18 @@ async function visit (console: Console, { cookie }: Visitor, path = '/protected'
 }
 
 /** One service and three consoles that reach it through a relay. */
-async function everything (t: Teardown, more: Readonly<Record<string, string>> = {}) {
+async function everything (
+  t: Teardown,
+  more: Readonly<Record<string, string>> = {},
+  { deaf = false, ...gates }: { readonly cacheSize?: number, readonly deaf?: boolean } = {}
+) {
   const { settings, gate, admin } = settingsIn(dataFolder(t), more, { require: 'everyone' })
   let running = await serve(t, settings)
   const relay = await startRelay(t, Number(new URL(running.url).port))
+  if (deaf) relay.hold = asked => isStream(asked) ? never : undefined
   const consoles = await Promise.all([1, 2, 3].map(async () => await startConsole(t, {
     service: { url: `http://127.0.0.1:${relay.port}`, tenantKey: gate },
-    postern: { timeoutMs: 10_000 },
+    postern: { timeoutMs: 10_000, ...gates },
     after: (app: FastifyInstance) => {
       const sockets = new WebSocketServer({ noServer: true })
       app.server.on('upgrade', (request, socket, head) => { sockets.handleUpgrade(request, socket, head, () => {}) })
@@ -85,9 +90,9 @@ async function everything (t: Teardown, more: Readonly<Record<string, string>> =
     return confirmed.backup_codes
   }
 
-  /** Lets the visitor through at every console, so that each of them remembers the answer. */
+  /** Lets the visitor through at every console, so that each of them remembers the answer, and then from memory. */
   async function passEverywhere (who: Visitor): Promise<void> {
-    for (const console of consoles) {
+    for (const console of [...consoles, ...consoles]) {
       const status = await visit(console, who)
       if (status !== 200) throw new Error(`${who.subject} was not let in: ${status}`)
     }
@@ -282,6 +287,28 @@ t.test('an answer that was asked before the change and arrives after it is used 
     t.equal(await asking, 200, 'the answer said that the visitor is verified')
     t.not(await visit(all.first, who), 200, way)
   }
+})
+
+t.test('what a gate was told before it first heard the stream is forgotten then, since nothing says what it missed', async t => {
+  const all = await everything(t, {}, { deaf: true })
+  const who = visitor('early')
+  await all.enrol(who)
+  await all.passEverywhere(who)
+  await all.reset(who)
+  all.relay.hold = () => undefined
+  all.relay.cut()
+  await all.live(true)
+  for (const console of all.consoles) t.not(await visit(console, who), 200)
+})
+
+t.test('an answer that another one displaced is no longer passed on, since no change would reach it', async t => {
+  const all = await everything(t, {}, { cacheSize: 1 })
+  await all.live(true)
+  const [displaced, other] = [visitor('displaced'), visitor('other')]
+  for (const who of [displaced, other]) await all.enrol(who)
+  for (const who of [displaced, other]) await all.passEverywhere(who)
+  await all.end(displaced)
+  for (const console of all.consoles) t.not(await visit(console, displaced), 200)
 })
 
 t.test('a socket of an ended session is closed within 5 s on every console, with the stream and without', async t => {
