@@ -118,6 +118,39 @@ t.test('a session that was nobody\'s and becomes somebody\'s under the same id i
   t.same(reached(), [])
 })
 
+t.test('a session that becomes another user\'s is nobody\'s here, and then the console is asked about each request', async t => {
+  const { gateway, upstream, cookie } = await setting(t)
+  upstream.server.removeAllListeners('request')
+  const who = { user: 'alice', asked: 0 }
+  const seen: (string | undefined)[] = []
+  upstream.server.on('request', (request: IncomingMessage, response) => {
+    if (request.url === '/api/me') {
+      who.asked += 1
+      response.end(JSON.stringify({ user: { id: who.user } }))
+    } else {
+      seen.push(request.headers.cookie)
+      response.end('ok')
+    }
+  })
+  const visit = async (method = 'GET'): Promise<void> => {
+    await (await send(`${gateway.url}/devices`, { method, headers: { cookie } })).resume()
+  }
+  await visit()
+  await visit()
+  t.same([seen, who.asked], [['sid=s-alice', 'sid=s-alice'], 1], 'whose it is, is remembered')
+  who.user = 'mallory'
+  // It may be a login, so the console is asked anew.
+  await visit('POST')
+  await visit()
+  await visit()
+  t.same(seen.slice(-2), [undefined, undefined])
+  who.user = 'alice'
+  const before = who.asked
+  await visit()
+  await visit()
+  t.same([seen.slice(-2), who.asked - before], [['sid=s-alice', 'sid=s-alice'], 2], 'and nothing is remembered of this console')
+})
+
 t.test('headers that servers take for the path, the method or the client never pass', async t => {
   const { gateway, cookie, upstream } = await setting(t)
   const answer = await raw(gateway.port, lines('GET', '/devices', [

@@ -7,6 +7,8 @@ export interface Identities {
   readonly of: (credential: string, ask: () => Promise<Identity | null>) => Identity | null | Promise<Identity | null>
   /** Something passes that may change whose it is. */
   readonly forget: (credential: string) => void
+  /** From now on each request asks: sessions become another's here, and what is remembered would pass their pages. */
+  readonly keepNone: () => void
 }
 
 const REMEMBERED = 20_000
@@ -17,6 +19,7 @@ export function createIdentities ({ now, keepMs }: {
 }): Identities {
   const known = new Map<string, { readonly identity: Identity, readonly until: number }>()
   const asking = new Map<string, Promise<Identity | null>>()
+  let keeps = keepMs > 0
 
   return {
     of: (credential, ask) => {
@@ -26,7 +29,7 @@ export function createIdentities ({ now, keepMs }: {
       if (running !== undefined) return running
       const began = now()
       const question = ask().then(identity => {
-        if (asking.get(credential) === question && identity !== null && identity.subject !== null && keepMs > 0) {
+        if (asking.get(credential) === question && identity !== null && identity.subject !== null && keeps) {
           if (known.size >= REMEMBERED) known.clear()
           known.set(credential, { identity, until: began + keepMs })
         }
@@ -40,6 +43,10 @@ export function createIdentities ({ now, keepMs }: {
     forget: credential => {
       known.delete(credential)
       asking.delete(credential)
+    },
+    keepNone: () => {
+      keeps = false
+      known.clear()
     }
   }
 }

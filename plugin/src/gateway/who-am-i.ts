@@ -4,9 +4,9 @@ import type { FastifyRequest } from 'fastify'
 import type { Identity } from '../model.ts'
 import { headersOf } from '../proxy/exchange.ts'
 import { cookieIn, objectIn, textAt } from './calls.ts'
-import { createEmptySessions } from './empty-sessions.ts'
 import { createIdentities } from './identities.ts'
 import type { AnswerHead, ConsoleKnown, PresetParts, Setting } from './preset.ts'
+import { createSessionUsers } from './session-users.ts'
 
 const ROWS = {
   cookie: { type: 'text', text: 'The console\'s session cookie, if it has one.' },
@@ -49,7 +49,7 @@ export function createWhoAmI (parts: PresetParts, prefix: string, advice: string
   const key = setting('token_key')
   const subjectAt = setting('subject') ?? ROWS.subject.default
   const identities = createIdentities({ now, keepMs: Number(setting('who_seconds') ?? ROWS.who_seconds.default) * 1000 })
-  const empty = createEmptySessions()
+  const users = createSessionUsers()
 
   const ask: WhoAmI['ask'] = async (kind, session) => {
     const answer = await call({
@@ -62,10 +62,11 @@ export function createWhoAmI (parts: PresetParts, prefix: string, advice: string
     const subject = textAt(said, subjectAt)
     if (subject === undefined) {
       if (kind === 'token') return null
-      empty.add(session)
+      users.stays(session, null)
       return { subject: null, session, kind }
     }
-    if (kind === 'cookie' && empty.has(session)) {
+    if (kind === 'cookie' && !users.stays(session, subject)) {
+      identities.keepNone()
       warn(`the console keeps its session id at login; such a session is nobody's here: ${advice}`)
       return null
     }

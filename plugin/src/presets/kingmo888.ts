@@ -1,9 +1,9 @@
 // kingmo888/rustdesk-api-server: the client API, and a Django console with a session cookie and two logins.
 
 import { cookieIn, jsonReply, objectIn, textAt } from '../gateway/calls.ts'
-import { createEmptySessions } from '../gateway/empty-sessions.ts'
 import { createIdentities } from '../gateway/identities.ts'
 import type { AskedFor, ConsoleKnown, LoginCall, Preset, PresetParts, Reply } from '../gateway/preset.ts'
+import { createSessionUsers } from '../gateway/session-users.ts'
 import type { FastifyRequest } from 'fastify'
 import type { Identity } from '../model.ts'
 import { headersOf } from '../proxy/exchange.ts'
@@ -25,24 +25,26 @@ function createKingmo888 (parts: PresetParts): ConsoleKnown {
   const { call, now, warn } = parts
   const api = createClientApi('kingmo888', parts)
   const identities = createIdentities({ now, keepMs: KEEP_MS })
-  const empty = createEmptySessions()
+  const users = createSessionUsers()
 
   /** There is no call that says who is logged in: the home page does, in its head line. */
   async function ask (session: string): Promise<Identity | null> {
     const answer = await call({ method: 'GET', path: HOME, headers: { cookie: `${COOKIE}=${session}`, accept: 'text/html' } })
     if (answer.status >= 500) throw new Error('the console could not say who is logged in')
     if (answer.status !== 200) {
-      empty.add(session)
+      users.stays(session, null)
       return { subject: null, session, kind: 'cookie' }
     }
     // Up to the last bracket and untrimmed: anybody may register a name with brackets or spaces in it.
-    const subject = /【[^【】<:：]*[:：]([^<]+)】\s*</.exec(answer.body.toString('utf8'))?.[1]
-    if (subject === undefined) throw new Error('the console\'s home page does not name the user')
-    if (empty.has(session)) {
+    const name = /【[^【】<:：]*[:：]([^<]+)】\s*</.exec(answer.body.toString('utf8'))?.[1]
+    if (name === undefined) throw new Error('the console\'s home page does not name the user')
+    const subject = unescaped(name)
+    if (!users.stays(session, subject)) {
+      identities.keepNone()
       warn('the console kept a session id at login; such a session is nobody\'s here')
       return null
     }
-    return { subject: unescaped(subject), session, kind: 'cookie' }
+    return { subject, session, kind: 'cookie' }
   }
 
   const owner = (session: string) => identities.of(session, async () => await ask(session))
