@@ -89,6 +89,8 @@ export async function startService (t: Teardown, options: StartOptions = {}) {
     ...secrets,
     POSTERN_DATABASE: options.database ?? 'sqlite::memory:',
     POSTERN_LOG_LEVEL: 'silent',
+    // What a busy machine does to a test is no load of the service.
+    POSTERN_SHED_AFTER_MS: '10000',
     POSTERN_TENANTS: JSON.stringify([
       {
         id: 't1',
