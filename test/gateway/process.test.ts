@@ -89,6 +89,7 @@ t.test('C-21: SIGTERM ends each connection behind the answer that is under way, 
   const question = new Promise<() => void>(resolve => { asked = resolve })
   const upstream = await startUpstream(t, (request, response) => {
     if (request.url === '/me') asked(() => { response.end('{}') })
+    else if (request.url === '/other') response.end()
     else {
       response.write('half ')
       finish = () => { response.end('done') }
@@ -112,7 +113,7 @@ t.test('C-21: SIGTERM ends each connection behind the answer that is under way, 
   const refused = fetch(`${url}/page`, { headers: { authorization: 'Bearer nobody' } })
   const deny = await question
   gateway.child.kill('SIGTERM')
-  await until('nobody else to be let in', async () => await fetch(`${url}/events`).then(() => false, () => true))
+  await until('nobody else to be let in', async () => await fetch(`${url}/other`).then(() => false, () => true))
   deny()
   finish()
   t.equal((await refused).status, 401)
