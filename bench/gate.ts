@@ -49,10 +49,13 @@ const startConsole = async (t: Teardown, service?: Service): Promise<Started> =>
 
 /** Every session asks once, so that the gate knows it; while it hears the changes, it remembers for a minute. */
 async function introduce ({ url }: Started): Promise<void> {
-  const connection = await connectTo(url)
-  while (!json<boolean>(await connection.ask('GET', '/live')));
-  for (const session of sessions) json(await connection.ask('GET', '/devices', `cookie: sid=${session}\r\n`))
-  connection.close()
+  const connections = await Promise.all(Array.from({ length: LINES }, async () => await connectTo(url)))
+  const left = sessions.values()
+  await Promise.all(connections.map(async connection => {
+    while (!json<boolean>(await connection.ask('GET', '/live')));
+    for (const session of left) json(await connection.ask('GET', '/devices', `cookie: sid=${session}\r\n`))
+    connection.close()
+  }))
 }
 
 /** How many questions of gates the service has answered. */
@@ -154,10 +157,11 @@ export async function gate (t: Teardown, plan: Plan, quick: boolean): Promise<Pa
   }
   const asked = await questions(service) - counted
 
-  // A gate of its own: it would forget who is known for all that are not.
-  const strange = await startConsole(t, service)
-  const others = [...known, asking('gated, all sessions unknown', strange, unknown)]
+  const others: Thing[] = [...known]
+  // What a quick look leaves out takes long to warm, and differs most from itself.
   if (!quick) {
+    // A gate of its own: it would forget who is known for all that are not.
+    others.push(asking('gated, all sessions unknown', await startConsole(t, service), unknown))
     const peer = await startSessions(t, (await startRedis(t)).url, SESSIONS)
     others.push({
       name: 'Express with express-session in Redis',

@@ -28,7 +28,7 @@ export interface Plan {
 }
 
 export const PLAN: Plan = { rounds: 5, sliceMs: 1_200, warmMs: 1_000, connections: 16 }
-export const QUICK: Plan = { rounds: 2, sliceMs: 500, warmMs: 400, connections: 16 }
+export const QUICK: Plan = { rounds: 2, sliceMs: 400, warmMs: 320, connections: 16 }
 
 export interface Slice {
   readonly perSecond: number
