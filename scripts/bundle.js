@@ -19,6 +19,33 @@ const COMMONJS = [
 /** Native code, which a bundle cannot hold: the driver for Node 20, and one that `pg` can do without. */
 const BESIDE = ['@photostructure/sqlite', 'pg-native']
 
+/**
+ * What packages ask for at their start and the service never calls: read and run, it was a fifth of a start. Who calls
+ * one is told so.
+ */
+const UNCALLED = [
+  // Given by src/http/compilers.ts, which loads them when a route is first asked.
+  { by: /\/fastify\/lib\/schema-controller\.js$/, packages: ['@fastify/ajv-compiler', '@fastify/fast-json-stringify-compiler'] },
+  { by: /\/fastify\/lib\/server\.js$/, packages: ['node:http2'] },
+  { by: /\/prom-client\/index\.js$/, packages: ['./lib/pushgateway', './lib/cluster'] }
+]
+
+const withoutUncalled = {
+  name: 'without-uncalled',
+  setup (build) {
+    build.onResolve({ filter: /./, namespace: 'file' }, ({ path, importer }) =>
+      UNCALLED.some(({ by, packages }) => packages.includes(path) && by.test(importer))
+        ? { path, namespace: 'uncalled' }
+        : undefined)
+    build.onLoad({ filter: /./, namespace: 'uncalled' }, ({ path }) => ({
+      contents: `module.exports = new Proxy(() => {}, {
+        get: (_, name) => { throw new Error('${path} is not in the bundle: ' + String(name)) },
+        apply: () => { throw new Error('${path} is not in the bundle') }
+      })`
+    }))
+  }
+}
+
 /** Bundles `src/main.ts` of a package into its dist/. */
 export async function bundle (root, name) {
   const dist = join(root, name, 'dist')
@@ -33,6 +60,7 @@ export async function bundle (root, name) {
     format: 'esm',
     target: 'node20.19',
     external: BESIDE,
+    plugins: [withoutUncalled],
     banner: { js: COMMONJS },
     legalComments: 'none',
     // Names stay, for whoever reads a stack.

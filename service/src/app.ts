@@ -4,7 +4,7 @@ import { hostname } from 'node:os'
 import { createHash, randomUUID } from 'node:crypto'
 import fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { recurring } from './adapters/background.ts'
-import { systemClock } from './adapters/clock.ts'
+import { systemClock, unlessEnded } from './adapters/clock.ts'
 import { createConnections } from './adapters/connections.ts'
 import { createRandomness, createSealer } from './adapters/crypto.ts'
 import { createLane } from './adapters/lane.ts'
@@ -85,6 +85,7 @@ export class LeaseHeld extends Error {
 
 const LEASE_EVERY_MS = 5_000
 const LEASE_STALE_MS = 15_000
+const COMPILERS_AFTER_MS = 100
 
 /** Two digests are equal where nothing differs that a gate's answer depends on. */
 function digestOf ({ policy, name, issuer }: TenantConfig): string {
@@ -311,7 +312,8 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
     sealer,
     start: () => {
       shedding.begin()
-      void load().catch(onError('loading compilers'))
+      // Whoever asks whether we are ready comes first; a request that comes before loads them.
+      unlessEnded(COMPILERS_AFTER_MS, () => { load().catch(onError('loading compilers')) })
       work.push(recurring(READ_EVERY_MS, stream.beat, onError('reading changes')))
       if (shared !== undefined) work.push(recurring(1_000, shared.set, onError('reading the shared clock')))
       if (embedded) {

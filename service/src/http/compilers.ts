@@ -2,6 +2,7 @@
 // it took a quarter of a start, and 9 MB, for routes of which most processes are asked a few.
 
 import type { FastifyInstance, FastifyServerOptions, onRequestHookHandler } from 'fastify'
+import { once } from './once.ts'
 
 type Factories = NonNullable<NonNullable<FastifyServerOptions['schemaController']>['compilersFactory']>
 type SerializerFactory = NonNullable<Factories['buildSerializer']>
@@ -63,11 +64,6 @@ export function createCompilers (): Compilers {
     loadOnUse: app => { app.addHook('onRequest', loaded) },
     load: loadOnce
   }
-}
-
-function once<T> (make: () => T): () => T {
-  let made: { readonly value: T } | undefined
-  return () => (made ??= { value: make() }).value
 }
 
 function needed<T> (loaded: T | undefined): T {
