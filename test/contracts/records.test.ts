@@ -6,7 +6,7 @@ import { openDatabase } from '../../service/src/adapters/database.ts'
 import { createRecords } from '../../service/src/adapters/sql.ts'
 import type { By } from '../../service/src/domain/model.ts'
 import { defaultLimits } from '../../service/src/domain/policy.ts'
-import type { FactorChange, Records } from '../../service/src/domain/records.ts'
+import type { AcceptRequest, FactorChange, Records } from '../../service/src/domain/records.ts'
 import { startPostgres } from '../helpers/postgres.ts'
 import {
   accepting, administered, called, changing, count, DAY, event, MANY, methodsOf, MINUTE, MONTH, notice, NOW,
@@ -17,8 +17,8 @@ import type { Teardown } from '../helpers/service.ts'
 t.setTimeout(300_000)
 const server = await startPostgres(t)
 
-for (const [name, addressOf] of recordStores) {
-  const start = async (t: Teardown) => await startRecords(t, await addressOf(t, server))
+for (const [name, addressOf, seen] of recordStores) {
+  const start = async (t: Teardown) => await startRecords(t, await addressOf(t, server), seen)
 
   t.test(`${name}: who was never seen has epoch 0 and nothing else, and names are compared byte for byte`, async t => {
     const { records, enrol, rows } = await start(t)
@@ -131,6 +131,39 @@ for (const [name, addressOf] of recordStores) {
     await records.accept(accepting(who('alice', 's1', 'b3'), epoch, { bindTo: 'b5', record: { purpose: 'login', expiresAt: NOW + DAY, scope: 'recovery' } }))
     t.match((await records.subject(who('alice', 's1', 'b5'), NOW)).assurance, { loginAt: NOW, stepUpAt: NOW, stepUpScope: 'recovery' })
     t.match((await records.changes.since('t1', 0, 100)).slice(length), [{ kind: 'session', session: 's1' }], 'gates hear of the record that it replaced')
+  })
+
+  t.test(`${name}: what was read before an answer decides nothing, however old it is`, async t => {
+    const { records, enrol, rows, untouched } = await start(t)
+    const epoch = await enrol(who())
+    const key = own(who(), 'totp').id
+    const answer = (to: number, more: Parameters<typeof accepting>[2] = {}, by = who()) =>
+      accepting(by, epoch, { use: { use: 'advance', authenticator: key, to }, ...more })
+    const seen = await records.subject(who(), NOW)
+    const late = async (request: AcceptRequest, read = seen) => await records.accept({ ...request, seen: read })
+
+    t.match(await late(answer(10, { slot: { id: 'one' } })), { result: 'accepted' })
+    t.match(await untouched(t, 'a step of before', async () => await late(answer(10))), { result: 'used' })
+    t.match(await untouched(t, 'a lower one', async () => await late(answer(9))), { result: 'used' })
+    t.match(await untouched(t, 'a challenge of before', async () => await late(answer(11, { slot: { id: 'one' } }))), { result: 'gone' })
+    t.match(await untouched(t, 'a strange key', async () => await late(answer(12, { use: { use: 'advance', authenticator: 'another', to: 12 } }))), { result: 'used' })
+
+    await records.reject(...rejecting(who()))
+    t.match(await records.subject(who('alice', 's9', 'b9'), NOW), { inARow: 1 })
+    t.match(await late(answer(13, {}, who('alice', 's2', 'none'))), { result: 'accepted' })
+    t.match(await records.subject(who('alice', 's9', 'b9'), NOW), { inARow: 0 }, 'a failure since then is over too')
+
+    const { length } = await records.changes.since('t1', 0, 100)
+    t.match(await late(answer(14, { bindTo: 'b2' })), { result: 'accepted' })
+    t.match((await records.changes.since('t1', 0, 100)).slice(length), [{ kind: 'session', session: 's1' }], 'gates hear of a login that is replaced')
+    t.match(await late(answer(15, { slot: { kind: 'step_up' }, record: { purpose: 'step_up', expiresAt: NOW + MINUTE, scope: 'any' } }, who('alice', 's1', 'b2')), await records.subject(who('alice', 's1', 'b2'), NOW)), { result: 'accepted' })
+    t.match(await records.subject(who('alice', 's1', 'b2'), NOW), { assurance: { loginAt: NOW, stepUpAt: NOW } })
+    t.equal((await rows())['browsers']?.length, 1, 'only the browser that logged in is known')
+
+    await records.reject(...rejecting(who(), { limits: { ...defaultLimits, lockInARow: 1 } }))
+    t.match(await untouched(t, 'a lock since then', async () => await late(answer(16))), { result: 'locked' })
+    await enrol(who(), { remove: ['totp', 'backup_code'], allowedBy: { by: 'administrator' } })
+    t.match(await untouched(t, 'an epoch since then', async () => await late(answer(17))), { result: 'gone' })
   })
 
   t.test(`${name}: failures are counted one by one, for the subject or a known browser, and lock once`, async t => {

@@ -106,11 +106,19 @@ export const administered = (subject: string, more: { now?: number, notices?: re
 export const count = <T extends object>(all: readonly T[], key: keyof T, value: unknown): number =>
   all.filter(one => one[key] === value).length
 
+/** Each right answer comes with its subject as it was read before it, as the domain's do. */
+const reading = (records: Records): Records => new Proxy(records, {
+  get: (target, name) => name !== 'accept'
+    ? Reflect.get(target, name) as unknown
+    : async (request: AcceptRequest) =>
+      await records.accept({ ...request, seen: request.seen ?? await records.subject(request.by, request.now) })
+})
+
 /** A store of its own, opened twice, and what a suite does with it. */
-export async function startRecords (t: Teardown, url: string) {
-  const { database, records } = await openRecords(t, url)
+export async function startRecords (t: Teardown, url: string, seen = false) {
+  const { database, ...opened } = await openRecords(t, url)
   const { db } = database
-  const { records: replica } = await openRecords(t, url)
+  const [records, replica] = [opened.records, (await openRecords(t, url)).records].map(one => seen ? reading(one) : one) as [Records, Records]
   const epochOf = async (by: By): Promise<number> => (await records.subject(by, NOW)).epoch
   return {
     db,
@@ -140,7 +148,11 @@ export async function startRecords (t: Teardown, url: string) {
   }
 }
 
-export const recordStores: readonly (readonly [string, (t: Teardown, server: Postgres) => Promise<string>])[] = [
+type Store = readonly [name: string, addressOf: (t: Teardown, server: Postgres) => Promise<string>, seen: boolean]
+const STORES: readonly (readonly [string, Store[1]])[] = [
   ['SQLite', async t => `sqlite:${join(dataFolder(t), 'postern.db')}`],
   ['PostgreSQL', async (_, server) => (await server.fresh()).url]
 ]
+/** Each once with what the caller read before an answer, and once without. */
+export const recordStores: readonly Store[] = STORES.flatMap(([name, addressOf]): readonly Store[] =>
+  [[name, addressOf, false], [`${name}, subject read before`, addressOf, true]])

@@ -11,22 +11,28 @@ import {
   type Kysely,
   type OperationNodeSource,
   type QueryResult,
+  type RawBuilder,
   type Transaction
 } from 'kysely'
 import type { Schema } from './schema.ts'
 
-type On = Kysely<Schema> | Transaction<Schema>
-/** A builder of an insert, update or delete that returns no rows. */
+export type On = Kysely<Schema> | Transaction<Schema>
+/** A builder of an insert, update or delete that returns no rows; or of a select. */
 type Writing = Compilable & OperationNodeSource
+interface HeldQuery extends Writing {
+  readonly forUpdate: () => Writing
+}
 
 /** Runs it on a transaction, or on the database. */
 export type Statement<P, R> = (on: On, parameters: P) => Promise<QueryResult<R>>
 
-/** A write and what it is to be run with, for `together`. */
-export interface Write {
+/** A write, or rows to be held, and what it is to be run with, for `together`. */
+export interface Part {
   readonly id: number
   readonly build: (on: On, prefix: string) => Writing
   readonly values: Readonly<Record<string, unknown>>
+  /** It returns rows by itself. */
+  readonly reads: boolean
 }
 
 /** What stands for a value, and which. */
@@ -41,6 +47,8 @@ const placesOf = (prefix: string): object =>
       return place
     }
   })
+
+const isPostgres = (on: On): boolean => on.getExecutor().adapter instanceof PostgresAdapter
 
 /** Texts that were made, of each database. */
 const texts = new WeakMap<DialectAdapter, Map<unknown, CompiledQuery>>()
@@ -78,51 +86,107 @@ export function statement<P extends object, R = unknown> (
   }
 }
 
-let writes = 0
+let parts = 0
+
+function part<P extends object> (build: (on: On, places: P) => Writing, reads: boolean) {
+  const id = parts++
+  const places = (on: On, prefix: string) => build(on, placesOf(prefix) as P)
+  return (parameters: P): Part =>
+    ({ id, build: places, values: parameters as Readonly<Record<string, unknown>>, reads })
+}
 
 /** The same for what writes, to be run by itself or `together` with others. */
 export function write<P extends object> (build: (on: On, places: P) => Writing) {
-  const id = writes++
-  const places = (on: On, prefix: string) => build(on, placesOf(prefix) as P)
-  return {
-    run: statement<P>(build),
-    with: (parameters: P): Write => ({ id, build: places, values: parameters as Readonly<Record<string, unknown>> })
-  }
+  return { run: statement<P>(build), with: part(build, false) }
 }
+
+/** Rows that must be there, held where others could write them meanwhile; to be run `together` with writes. */
+export function holding<P extends object> (build: (on: On, places: P) => HeldQuery) {
+  return { with: part<P>((on, places) => isPostgres(on) ? build(on, places).forUpdate() : build(on, places), true) }
+}
+
+/** How many rows each part wrote or holds, one after another. */
+async function inTurn (on: On, all: readonly Part[]): Promise<readonly number[]> {
+  const counts: number[] = []
+  for (const { id, build, values } of all) {
+    const { rows, numAffectedRows } = await run(on, id, () => build(on, ''), name => values[name])
+    counts.push(Number(numAffectedRows ?? rows.length))
+  }
+  return counts
+}
+
+/** The parts as one statement; `select` makes what it answers of their names. Such are numbers only. */
+async function asOne (
+  on: On,
+  key: string,
+  all: readonly Part[],
+  select: (names: readonly RawBuilder<unknown>[]) => RawBuilder<unknown>
+): Promise<Readonly<Record<string, number>> | undefined> {
+  const valueOf = (name: string): unknown => {
+    const [index, own = ''] = name.split(':')
+    return all[Number(index)]?.values[own]
+  }
+  const build = (): Compilable<Readonly<Record<string, number>>> => {
+    const names = all.map((_, index) => sql.ref(`w${index}`))
+    const withs = all.map(({ build, reads }, index) =>
+      sql`${names[index]} as (${build(on, `${index}:`)}${sql.raw(reads ? '' : ' returning 1')})`)
+    const text = sql<Readonly<Record<string, number>>>`with ${sql.join(withs)} select ${select(names)}`
+    return { compile: () => text.compile(on) }
+  }
+  const { rows: [row] } = await run(on, `${key} ${all.map(({ id }) => id).join(' ')}`, build, valueOf)
+  return row
+}
+
+const countOf = (name: RawBuilder<unknown>) => sql`(select count(*) from ${name})`
 
 /**
  * Runs writes of which none sees what another wrote, and no two write one row; answers how many rows each wrote.
  * PostgreSQL takes them as one statement: the way there and back is most of what each would cost.
  */
-export async function together (on: On, all: readonly Write[]): Promise<readonly number[]> {
+export async function together (on: On, all: readonly Part[]): Promise<readonly number[]> {
   if (all.length === 0) return []
-  const valueOf = (name: string): unknown => {
-    const [index, own = ''] = name.split(':')
-    return all[Number(index)]?.values[own]
-  }
-  if (!(on.getExecutor().adapter instanceof PostgresAdapter)) {
-    const counts: number[] = []
-    for (const { id, build, values } of all) {
-      const { numAffectedRows } = await run(on, id, () => build(on, ''), name => values[name])
-      counts.push(Number(numAffectedRows))
-    }
-    return counts
-  }
-  const key = `together ${all.map(({ id }) => id).join(' ')}`
-  const build = (): Compilable<Readonly<Record<string, number>>> => {
-    const parts = all.map(({ build }, index) => {
-      const name = sql.ref(`w${index}`)
-      return {
-        write: sql`${name} as (${build(on, `${index}:`)} returning 1)`,
-        count: sql`(select count(*) from ${name}) as ${name}`
-      }
-    })
-    const text = sql<Readonly<Record<string, number>>>`
-      with ${sql.join(parts.map(one => one.write))} select ${sql.join(parts.map(one => one.count))}`
-    return { compile: () => text.compile(on) }
-  }
-  const { rows: [row] } = await run(on, key, build, valueOf)
+  if (!isPostgres(on)) return await inTurn(on, all)
+  const row = await asOne(on, 'together', all, names =>
+    sql.join(names.map(name => sql`${countOf(name)} as ${name}`)))
   return all.map((_, index) => Number(row?.[`w${index}`]))
+}
+
+/** What PostgreSQL is made to fail with, which is how a single statement is undone; it stands in the server's log. */
+const UNDONE = 'undone: a row is not what it was'
+
+/**
+ * The same as a transaction of its own, in which each part that `must` writes or holds exactly one row; false: one did
+ * not, and nothing is written. What is held comes first. To PostgreSQL it is one way there and back, where a
+ * transaction is at least four.
+ */
+export async function allOrNothing (
+  db: Kysely<Schema>,
+  all: readonly { readonly part: Part; readonly must: boolean }[]
+): Promise<boolean> {
+  const parts = all.map(one => one.part)
+  const whole = (counts: readonly number[]) => all.every(({ must }, index) => !must || counts[index] === 1)
+  if (!isPostgres(db)) {
+    const undone = new Error(UNDONE)
+    return await db.transaction().execute(async tx => {
+      await shortcut(tx)
+      if (!whole(await inTurn(tx, parts))) throw undone
+      return true
+    }).catch((error: unknown) => {
+      if (error === undone) return false
+      throw error
+    })
+  }
+  const key = `all or nothing ${all.map(({ must }) => must ? 'must' : 'may').join(' ')}`
+  try {
+    await asOne(db, key, parts, names => {
+      const counts = names.filter((_, index) => all[index]?.must).map(name => sql`${countOf(name)} = 1`)
+      return sql`(case when ${sql.join(counts, sql` and `)} then '1' else ${sql.lit(UNDONE)} end)::integer as done`
+    })
+    return true
+  } catch (error) {
+    if (error instanceof Error && error.message.includes(UNDONE)) return false
+    throw error
+  }
 }
 
 /** Of an open transaction: its statements come one after another, and need nobody to keep them apart. */

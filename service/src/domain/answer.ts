@@ -184,7 +184,8 @@ export function createAnswer (
       notices:
         factor.strength === 'backup'
           ? notices.to(tenant, ask, state, 'backup_code_used', { left: String(Math.max(0, left)) })
-          : []
+          : [],
+      seen: state
     })
     // Not written, or not known to be: the code was right, so nobody guesses by it, and its owner loses no attempt.
     const result = await accepting.catch((error: unknown) => {

@@ -36,6 +36,8 @@ export interface AcceptRequest {
   readonly now: number
   readonly event: Event
   readonly notices: readonly Notice[]
+  /** The subject as `by` read it for this answer. It decides nothing: an answer that it fits takes fewer round trips. */
+  readonly seen?: SubjectState | undefined
 }
 
 export type AcceptResult =

@@ -5,7 +5,7 @@ import type { Kysely, Transaction } from 'kysely'
 import type { By, Event } from '../../domain/model.ts'
 import type { Notice } from '../../domain/records.ts'
 import type { Schema } from '../schema.ts'
-import { shortcut, statement, write, type Write } from '../statements.ts'
+import { shortcut, statement, write, type Part } from '../statements.ts'
 import { createTurns } from '../turns.ts'
 
 export type Tx = Transaction<Schema>
@@ -87,11 +87,15 @@ export async function lockSubject (tx: Tx, dialect: Dialect, tenant: string, sub
 /** Longest wait for the requests of the same subject that came before, in this process. */
 const SUBJECT_TURN_MS = 1_500
 
-/** A transaction that holds the subject's row from its first statement on. */
+/**
+ * A transaction that holds the subject's row from its first statement on. `before` is tried in the same turn; where it
+ * has an answer there is no transaction.
+ */
 export type SubjectTransaction = <T>(
   tenant: string,
   subject: string,
-  work: (tx: Tx, subject: LockedSubject) => Promise<T>
+  work: (tx: Tx, subject: LockedSubject) => Promise<T>,
+  before?: () => Promise<T | undefined>
 ) => Promise<T>
 
 /**
@@ -100,10 +104,13 @@ export type SubjectTransaction = <T>(
  */
 export function subjectTransactions (db: Db, dialect: Dialect): SubjectTransaction {
   const turns = createTurns()
-  return async (tenant, subject, work) => {
+  return async (tenant, subject, work, before) => {
     const endTurn = await turns.take(JSON.stringify([tenant, subject]), SUBJECT_TURN_MS)
     try {
-      return await transaction(db, async tx => await work(tx, await lockSubject(tx, dialect, tenant, subject)))
+      return (
+        (await before?.()) ??
+        (await transaction(db, async tx => await work(tx, await lockSubject(tx, dialect, tenant, subject))))
+      )
     } finally {
       endTurn()
     }
@@ -195,7 +202,7 @@ const eventRow = (tenant: string, now: number, event: Event): EventRow => ({
 })
 
 /** An event, to be written together with others. */
-export const eventWrite = (tenant: string, now: number, event: Event): Write =>
+export const eventWrite = (tenant: string, now: number, event: Event): Part =>
   insertEvent.with(eventRow(tenant, now, event))
 
 export async function writeEvent (on: Tx | Db, tenant: string, now: number, event: Event): Promise<void> {
@@ -251,7 +258,7 @@ export function browserWrites (
   { tenant, subject }: Pick<By, 'tenant' | 'subject'>,
   browser: string,
   now: number
-): readonly Write[] {
+): readonly Part[] {
   return browser === 'none' ? [] : [upsertBrowser.with({ tenant, subject, browser, now })]
 }
 
