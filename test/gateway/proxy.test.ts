@@ -306,6 +306,34 @@ t.test('server-sent events arrive as they are sent, and a client that leaves end
   await left
 })
 
+t.test('an answer of a length that is known arrives as it comes too, and whole where it comes at once', async t => {
+  for (const length of [1_000, 16_385, 65_536, 131_072, 131_073, 1_000_000]) {
+    const body = randomBytes(length)
+    const { gateway, cookie } = await setting(t, (request, response) => {
+      response.writeHead(200, { 'content-length': String(length) })
+      if (request.url === '/once') return response.end(body)
+      const begin = (): void => { response.write(body.subarray(0, 500)) }
+      parts.push(() => { response.end(body.subarray(500)) })
+      // The headers of a small answer come with its first piece.
+      if (length <= 16_384) return begin()
+      parts.unshift(begin)
+      response.flushHeaders()
+    })
+    const parts: (() => void)[] = []
+    const at = async (path: string) => await send(`${gateway.url}${path}`, { headers: { cookie } })
+    t.ok(body.equals(await whole(await at('/once'))), `${length} bytes at once`)
+    // Nothing more is sent before what was sent has come.
+    const answer = await at('/parted')
+    if (length > 16_384) parts.shift()?.()
+    const heard: Buffer[] = []
+    for await (const part of answer) {
+      heard.push(part as Buffer)
+      if (Buffer.concat(heard).length === 500) parts.shift()?.()
+    }
+    t.ok(body.equals(Buffer.concat(heard)), `${length} bytes by parts`)
+  }
+})
+
 t.test('a console that breaks off shows as broken off, and one that is away as 502 with a page', async t => {
   const { gateway, cookie, upstream } = await setting(t, (_request, response) => {
     response.writeHead(200, { 'content-length': '100' })

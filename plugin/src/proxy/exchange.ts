@@ -107,19 +107,22 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
           length = Number(headerOf({ headers: passed }, 'content-length'))
           seen(status, passed)
           response.writeHead(status, SAYABLE.test(message) ? message : '', passed)
-          // Small ones leave whole. Others may begin with headers alone, as server-sent events and long polls do;
-          // `flushHeaders` would send them as UTF-8.
-          if (length > SMALL || Number.isNaN(length)) {
-            setImmediate(() => {
-              if (!wrote && !response.destroyed && !BODILESS.has(status) && method !== 'HEAD') response.write(NOTHING)
-            })
-          }
+          // Small ones leave whole, those of some length in as few writes as they come in. Others may begin with headers
+          // alone, as server-sent events and long polls do; `flushHeaders` would send them as UTF-8.
+          if (length <= SMALL) return
+          const gathered = length <= GATHERED
+          if (gathered) response.cork()
+          setImmediate(() => {
+            if (response.destroyed) return
+            if (!wrote && !BODILESS.has(status) && method !== 'HEAD') response.write(NOTHING)
+            if (gathered && !response.writableEnded) response.uncork()
+          })
         },
         onResponseData (controller, chunk) {
           // An exchange that goes on after a pause begins with an empty piece: a system call, and another pause.
           if (chunk.length === 0) return
           if (!wrote && chunk.length === length && length <= SMALL) whole = chunk
-          else if (!response.write(chunk)) {
+          else if (!response.write(chunk) && !(length <= GATHERED)) {
             controller.pause()
             if (resume === undefined) response.on('drain', resume = () => { controller.resume() })
           }
@@ -201,6 +204,8 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
 const NOTHING = Buffer.alloc(0)
 /** Bytes of an answer that is kept until it is whole, where it comes in one piece. */
 const SMALL = 16_384
+/** Bytes of an answer that is taken as fast as the console gives it, whether its client has taken them or not. */
+const GATHERED = 131_072
 const BODILESS = new Set([204, 205, 304])
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS'])
 /** Reason phrases that Node writes; a localised one may be none, and nobody has to read it (RFC 9112 4). */
