@@ -1,6 +1,6 @@
 // What needs no store: the vectors of RFC 4226 and RFC 6238, subject ids, backup codes, addresses, waits, the table.
 
-import { createHmac } from 'node:crypto'
+import { createHmac, randomBytes, randomInt } from 'node:crypto'
 import t from 'tap'
 import { addressPrefix, maskAddress, singleMailbox } from '../../service/src/domain/addresses.ts'
 import { asked, type Asked, type Have } from '../../service/src/domain/assurance.ts'
@@ -16,6 +16,7 @@ import {
 import { checkedSubject, totpStatus } from '../../service/src/domain/model.ts'
 import { defaultLimits, LIMITS, locks, seconds, waitAfter } from '../../service/src/domain/policy.ts'
 import { PROBLEMS, Problem } from '../../service/src/domain/problems.ts'
+import { totpCode } from '../helpers/service.ts'
 
 const key = Buffer.from('12345678901234567890')
 
@@ -38,6 +39,21 @@ t.test('the codes of RFC 6238 appendix B (SHA-1, last six digits) are right at t
   ] as const) {
     t.equal(matchingStep(key, code, time * 1000, 0), Math.floor(time / 30))
   }
+})
+
+t.test('any key and time give the code that another implementation gives', async t => {
+  const wrong: string[] = []
+  for (let i = 0; i < 2_000; i++) {
+    const bytes = randomBytes(16 + i % 49)
+    const now = randomInt(2 ** 33) * 1_000
+    const code = totpCode(base32(bytes), now)
+    const step = Math.floor(now / 30_000)
+    for (const late of [-1, 0, 1]) {
+      if (matchingStep(bytes, code, Math.max(0, now + late * 30_000), 1) === undefined) wrong.push(`${bytes.toString('hex')} at ${now}`)
+    }
+    if (matchingStep(bytes, code, now, 1) !== step) wrong.push(`another step for ${bytes.toString('hex')} at ${now}`)
+  }
+  t.same(wrong, [])
 })
 
 t.test('one step either side is accepted at every second of a period, two are not', async t => {

@@ -15,7 +15,9 @@ export interface RedisCalls {
 }
 
 export function createRedisCalls (redis: RedisClient): RedisCalls {
-  const running = new Set<Promise<unknown>>()
+  // Counted, not kept: a set that loses a call for each that it gets makes its table anew all the time.
+  let underWay = 0
+  const settling: (() => void)[] = []
   /** A connection that broke a moment ago is mostly back at once; one that is down stays down for longer than this. */
   const connected = async (): Promise<void> => {
     const until = performance.now() + RECONNECT_MS
@@ -37,16 +39,16 @@ export function createRedisCalls (redis: RedisClient): RedisCalls {
   }
   return {
     twice: async call => {
-      const work = attempt(call)
-      running.add(work)
+      underWay += 1
       try {
-        return await work
+        return await attempt(call)
       } finally {
-        running.delete(work)
+        underWay -= 1
+        if (underWay === 0) for (const settled of settling.splice(0)) settled()
       }
     },
     settled: async () => {
-      await Promise.allSettled(running)
+      while (underWay > 0) await new Promise<void>(resolve => { settling.push(resolve) })
     }
   }
 }

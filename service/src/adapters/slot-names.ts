@@ -9,13 +9,19 @@ const HELD = 0x80
 const TAG_BYTES = 12
 const ID_BYTES = TAG_BYTES + 1 + 16
 /** Calls under way whose names are kept. */
-const CALLS = 200
+const CALLS = 64
 
 export interface SlotId {
   readonly kind: SlotKind
   readonly held: boolean
   /** 128 random bits, base64url. */
   readonly random: string
+}
+
+interface Names {
+  readonly by: By
+  readonly tag: Buffer
+  readonly slots: Map<SlotKind, Buffer>
 }
 
 export function createSlotNames ({
@@ -27,15 +33,19 @@ export function createSlotNames ({
 }) {
   const tagBytes = (tenant: string, subject: string): Buffer =>
     Buffer.from(sealer.keyedHash('tag', tenant, subject), 'base64url').subarray(0, TAG_BYTES)
-  // A call names the keys of whoever asks several times over.
-  const known = new Map<By, { readonly tag: Buffer, readonly slots: Map<SlotKind, Buffer> }>()
-  const of = (by: By) => {
-    const found = known.get(by)
-    if (found !== undefined) return found
-    const made = { tag: tagBytes(by.tenant, by.subject), slots: new Map<SlotKind, Buffer>() }
-    const [oldest] = known.size < CALLS ? [] : known.keys()
-    if (oldest !== undefined) known.delete(oldest)
-    known.set(by, made)
+  // A call names the keys of whoever asks several times over. In a ring, newest first looked at: a map that loses its
+  // oldest for each call makes its table anew all the time, and that is what the large collections are for.
+  const known: (Names | undefined)[] = Array.from({ length: CALLS })
+  let newest = 0
+  const of = (by: By): Names => {
+    for (let i = 0; i < CALLS; i++) {
+      const one = known[(newest - i + CALLS) % CALLS]
+      if (one === undefined) break
+      if (one.by === by) return one
+    }
+    const made = { by, tag: tagBytes(by.tenant, by.subject), slots: new Map<SlotKind, Buffer>() }
+    newest = (newest + 1) % CALLS
+    known[newest] = made
     return made
   }
   const slotBytes = (by: By, kind: SlotKind): Buffer => {
