@@ -120,28 +120,35 @@ function mending (
   nameOf: (sql: string) => string | undefined,
   pool: { readonly connect: () => Promise<PoolClient>; readonly end: () => Promise<void> }
 ): PostgresPool {
+  const mended = (client: PoolClient): PostgresPoolClient => {
+    let broken: unknown
+    const query = async (sql: string, parameters: readonly unknown[]) => {
+      if (broken !== undefined) throw broken
+      try {
+        const name = parameters.length === 0 ? undefined : nameOf(sql)
+        return await client.query({ text: sql, values: [...parameters], ...(name === undefined ? {} : { name }) })
+      } catch (error) {
+        if (!isAnswer(error)) broken = error
+        throw error
+      }
+    }
+    return {
+      // The interface has a second form, with a cursor, that kysely uses for streams only; we have none.
+      query: query as unknown as PostgresPoolClient['query'],
+      release: () => {
+        client.release(broken !== undefined)
+      }
+    }
+  }
+  // One for as long as its connection lives: kysely keeps what it makes for each that it is given.
+  const known = new WeakMap<PoolClient, PostgresPoolClient>()
   return {
     end: pool.end,
     connect: async () => {
       const client = await pool.connect()
-      let broken: unknown
-      const query = async (sql: string, parameters: readonly unknown[]) => {
-        if (broken !== undefined) throw broken
-        try {
-          const name = parameters.length === 0 ? undefined : nameOf(sql)
-          return await client.query({ text: sql, values: [...parameters], ...(name === undefined ? {} : { name }) })
-        } catch (error) {
-          if (!isAnswer(error)) broken = error
-          throw error
-        }
-      }
-      return {
-        // The interface has a second form, with a cursor, that kysely uses for streams only; we have none.
-        query: query as unknown as PostgresPoolClient['query'],
-        release: () => {
-          client.release(broken !== undefined)
-        }
-      }
+      const made = known.get(client) ?? mended(client)
+      known.set(client, made)
+      return made
     }
   }
 }
