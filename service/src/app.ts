@@ -236,10 +236,11 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
   }
   let draining = false
   // Whoever keeps a connection opens the next one elsewhere, so that none is closed under a request.
-  api.addHook('onSend', async (_request, reply) => {
+  api.addHook('onSend', (_request, reply, _payload, done) => {
     if (draining) reply.header('connection', 'close')
+    done()
   })
-  api.addHook('onResponse', async (request, reply) => {
+  api.addHook('onResponse', (request, reply, done) => {
     metrics.answered(
       request.routeOptions.url ?? 'unknown',
       request.method,
@@ -256,6 +257,7 @@ export async function buildApp (config: Config, overrides: Overrides = {}): Prom
       },
       'answered'
     )
+    done()
   })
   await api.register(async scope => {
     requireKey(scope, () => tenants)

@@ -118,7 +118,9 @@ const reading = (records: Records): Records => new Proxy(records, {
 export async function startRecords (t: Teardown, url: string, seen = false) {
   const { database, ...opened } = await openRecords(t, url)
   const { db } = database
-  const [records, replica] = [opened.records, (await openRecords(t, url)).records].map(one => seen ? reading(one) : one) as [Records, Records]
+  const given = (records: Records): Records => seen ? reading(records) : records
+  const records = given(opened.records)
+  const replica = given((await openRecords(t, url)).records)
   const epochOf = async (by: By): Promise<number> => (await records.subject(by, NOW)).epoch
   return {
     db,

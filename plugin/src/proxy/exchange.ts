@@ -107,8 +107,8 @@ export function createUpstream ({ origin, publicOrigin, timeoutMs, connections }
           length = Number(headerOf({ headers: passed }, 'content-length'))
           seen(status, passed)
           response.writeHead(status, SAYABLE.test(message) ? message : '', passed)
-          // Small ones leave whole, those of some length in as few writes as they come in. Others may begin with headers
-          // alone, as server-sent events and long polls do; `flushHeaders` would send them as UTF-8.
+          // Small ones leave whole, those of some length in as few writes as they come in. Others may begin with
+          // headers alone, as server-sent events and long polls do; `flushHeaders` would send them as UTF-8.
           if (length <= SMALL) return
           const gathered = length <= GATHERED
           if (gathered) response.cork()

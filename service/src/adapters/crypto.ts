@@ -6,6 +6,7 @@ import {
   createHmac,
   createSecretKey,
   randomBytes,
+  randomFillSync,
   randomInt,
   timingSafeEqual
 } from 'node:crypto'
@@ -68,9 +69,24 @@ export function createSealer ({
   }
 }
 
+const POOL_BYTES = 4096
+
 export function createRandomness (): Randomness {
+  // Many at a time: each call into the library costs more than what it makes. What was given stands there no more.
+  const pool = Buffer.alloc(POOL_BYTES)
+  let at = POOL_BYTES
   return {
-    bytes: count => new Uint8Array(randomBytes(count)),
+    bytes: count => {
+      if (count > POOL_BYTES) return new Uint8Array(randomBytes(count))
+      if (at + count > POOL_BYTES) {
+        randomFillSync(pool)
+        at = 0
+      }
+      const bytes = new Uint8Array(pool.subarray(at, at + count))
+      pool.fill(0, at, at + count)
+      at += count
+      return bytes
+    },
     digits: digits => String(randomInt(10 ** digits)).padStart(digits, '0')
   }
 }

@@ -48,7 +48,7 @@ export function createRedisCalls (redis: RedisClient): RedisCalls {
       }
     },
     settled: async () => {
-      while (underWay > 0) await new Promise<void>(resolve => { settling.push(resolve) })
+      if (underWay > 0) await new Promise<void>(resolve => { settling.push(resolve) })
     }
   }
 }

@@ -29,22 +29,28 @@ export type Statement<P, R> = (on: On, parameters: P) => Promise<QueryResult<R>>
 /** A write, or rows to be held, and what it is to be run with, for `together`. */
 export interface Part {
   readonly id: number
-  readonly build: (on: On, prefix: string) => Writing
+  readonly build: (on: On, part: number) => Writing
   readonly values: Readonly<Record<string, unknown>>
   /** It returns rows by itself. */
   readonly reads: boolean
 }
 
-/** What stands for a value, and which. */
-const names = new WeakMap<object, string>()
+/** A place for a value: of which part, and its name there. */
+interface Place {
+  readonly part: number
+  readonly name: string
+}
+
+/** What stands for a value. */
+const places = new WeakMap<object, Place>()
 
 /** An object whose every property stands for the value of that name. */
-const placesOf = (prefix: string): object =>
+const placesOf = (part: number): object =>
   new Proxy({}, {
     get: (_target, name) => {
-      const place = {}
-      names.set(place, prefix + String(name))
-      return place
+      const stand = {}
+      places.set(stand, { part, name: String(name) })
+      return stand
     }
   })
 
@@ -58,7 +64,7 @@ async function run<R> (
   on: On,
   key: unknown,
   build: () => Compilable<R>,
-  valueOf: (name: string) => unknown
+  valueOf: (place: Place) => unknown
 ): Promise<QueryResult<R>> {
   const { adapter } = on.getExecutor()
   let known = texts.get(adapter)
@@ -66,8 +72,8 @@ async function run<R> (
   let text = known.get(key)
   if (text === undefined) known.set(key, (text = build().compile()))
   const parameters = text.parameters.map(one => {
-    const name = typeof one === 'object' && one !== null ? names.get(one) : undefined
-    return name === undefined ? one : valueOf(name)
+    const place = typeof one === 'object' && one !== null ? places.get(one) : undefined
+    return place === undefined ? one : valueOf(place)
   })
   return await (connectionOf(on) ?? on).executeQuery<R>({ ...text, parameters })
 }
@@ -82,17 +88,17 @@ export function statement<P extends object, R = unknown> (
   return async (on, parameters) => {
     // To the builder any value is a value.
     const values = parameters as Readonly<Record<string, unknown>>
-    return await run(on, build, () => build(on, placesOf('') as P), name => values[name])
+    return await run(on, build, () => build(on, placesOf(0) as P), ({ name }) => values[name])
   }
 }
 
-let parts = 0
+let made = 0
 
 function part<P extends object> (build: (on: On, places: P) => Writing, reads: boolean) {
-  const id = parts++
-  const places = (on: On, prefix: string) => build(on, placesOf(prefix) as P)
+  const id = made++
+  const placed = (on: On, part: number) => build(on, placesOf(part) as P)
   return (parameters: P): Part =>
-    ({ id, build: places, values: parameters as Readonly<Record<string, unknown>>, reads })
+    ({ id, build: placed, values: parameters as Readonly<Record<string, unknown>>, reads })
 }
 
 /** The same for what writes, to be run by itself or `together` with others. */
@@ -109,7 +115,7 @@ export function holding<P extends object> (build: (on: On, places: P) => HeldQue
 async function inTurn (on: On, all: readonly Part[]): Promise<readonly number[]> {
   const counts: number[] = []
   for (const { id, build, values } of all) {
-    const { rows, numAffectedRows } = await run(on, id, () => build(on, ''), name => values[name])
+    const { rows, numAffectedRows } = await run(on, id, () => build(on, 0), ({ name }) => values[name])
     counts.push(Number(numAffectedRows ?? rows.length))
   }
   return counts
@@ -122,18 +128,15 @@ async function asOne (
   all: readonly Part[],
   select: (names: readonly RawBuilder<unknown>[]) => RawBuilder<unknown>
 ): Promise<Readonly<Record<string, number>> | undefined> {
-  const valueOf = (name: string): unknown => {
-    const [index, own = ''] = name.split(':')
-    return all[Number(index)]?.values[own]
-  }
   const build = (): Compilable<Readonly<Record<string, number>>> => {
     const names = all.map((_, index) => sql.ref(`w${index}`))
     const withs = all.map(({ build, reads }, index) =>
-      sql`${names[index]} as (${build(on, `${index}:`)}${sql.raw(reads ? '' : ' returning 1')})`)
+      sql`${names[index]} as (${build(on, index)}${sql.raw(reads ? '' : ' returning 1')})`)
     const text = sql<Readonly<Record<string, number>>>`with ${sql.join(withs)} select ${select(names)}`
     return { compile: () => text.compile(on) }
   }
-  const { rows: [row] } = await run(on, `${key} ${all.map(({ id }) => id).join(' ')}`, build, valueOf)
+  const name = `${key} ${all.map(({ id }) => id).join(' ')}`
+  const { rows: [row] } = await run(on, name, build, ({ part, name }) => all[part]?.values[name])
   return row
 }
 

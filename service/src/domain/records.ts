@@ -36,7 +36,7 @@ export interface AcceptRequest {
   readonly now: number
   readonly event: Event
   readonly notices: readonly Notice[]
-  /** The subject as `by` read it for this answer. It decides nothing: an answer that it fits takes fewer round trips. */
+  /** The subject as it was read for this answer. It decides nothing: where it still fits, round trips are fewer. */
   readonly seen?: SubjectState | undefined
 }
 

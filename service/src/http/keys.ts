@@ -1,6 +1,6 @@
 // Tenant keys: `Authorization: Bearer pk_<tenant>_<key id>_<secret>` → request.tenant.
 
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { hash, timingSafeEqual } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { checkedSubject } from '../domain/model.ts'
 import { Problem } from '../domain/problems.ts'
@@ -39,9 +39,7 @@ export function holderOf (
   const tenant = tenants.get(match?.[2] ?? '')
   const key = tenant?.keys.find(one => one.id === match?.[3])
   if (match === null || tenant === undefined || key === undefined) return undefined
-  const digest = createHash('sha256')
-    .update(match[1] ?? '')
-    .digest()
+  const digest = hash('sha256', match[1] ?? '', 'buffer')
   return timingSafeEqual(digest, Buffer.from(key.sha256, 'hex')) ? { tenant, key } : undefined
 }
 

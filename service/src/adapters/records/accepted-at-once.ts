@@ -23,7 +23,7 @@ const holdSubject = holding((on, expected: Expected) => unlocked(on, expected))
 /** Nobody's failures are counted for it that a success would end. */
 const holdClear = holding((on, expected: Expected) => unlocked(on, expected).where('failures_in_row', '=', 0))
 
-/** What the session has passed; undefined: what gates may know is replaced, or there is no login to add a step-up to. */
+/** What a session passed; undefined where it replaces what gates may know, or there is no login to add a step-up to. */
 function assurance ({ by, bindTo, slot, factor, now, record, seen }: AcceptRequest): readonly Part[] | undefined {
   if (record === null) return []
   const { tenant, session, subject } = by
