@@ -1,7 +1,7 @@
 // Threat: a locked SQLite file, a backup that is not whole, a restore that brings used codes back, a tenant whose rules
 // changed unheard.
 
-import { copyFileSync, statSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readdirSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Kysely, sql } from 'kysely'
 import t from 'tap'
@@ -170,6 +170,31 @@ t.test('transactions at the same time are durable together: each is seen when it
   await sql`pragma max_page_count = 1000000`.execute(database.db)
   await write('again', 'keeps')
   t.ok(await seen('again'))
+})
+
+t.test('what a transaction would be undone with waits in memory, that of whole tables in a file', async t => {
+  const database = await openDatabase(`sqlite:${join(dataFolder(t), 'undo.db')}`)
+  t.teardown(async () => { await database.close() })
+  await database.migrate()
+  for (let i = 0; i < 300; i++) {
+    const row = { tenant: 't', subject: `u${i}`, epoch: 0, failures_in_row: 0, fenced: 0, contact: 'x'.repeat(1_000) }
+    await database.db.insertInto('subjects').values(row).execute()
+  }
+  /** Files of this process that only SQLite knows, while all rows are changed in one transaction. */
+  const files = async (db: Kysely<Schema>): Promise<number> => await db.transaction().execute(async tx => {
+    await tx.updateTable('subjects').set({ locale: 'en' }).execute()
+    const names = readdirSync('/proc/self/fd').map(fd => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`)
+      } catch {
+        return ''
+      }
+    })
+    return names.filter(name => name.includes('etilqs_')).length
+  })
+  t.equal(await files(database.db), 0)
+  t.equal(await database.patiently(files), 1)
+  t.equal(await files(database.db), 0, 'again')
 })
 
 t.test('nobody hears of a write or reads it before the disk has it, and a disk that fails is heard of', async t => {

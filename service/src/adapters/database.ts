@@ -48,7 +48,15 @@ export async function openDatabase (
     dialect: dialect === 'sqlite' ? sqliteDialect(url.slice('sqlite:'.length)) : await postgresDialect(url, { poolSize, ca })
   })
   const patiently: Database['patiently'] = async work => {
-    if (dialect === 'sqlite') return await work(db)
+    if (dialect === 'sqlite') {
+      // What whole tables would be undone with is not for memory.
+      await sql`pragma temp_store = file`.execute(db)
+      try {
+        return await work(db)
+      } finally {
+        await sql`pragma temp_store = memory`.execute(db)
+      }
+    }
     const patient = new Kysely<Schema>({ dialect: await postgresDialect(url, { poolSize: 1, ca, patient: true }) })
     try {
       return await work(patient)
