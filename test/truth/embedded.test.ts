@@ -182,7 +182,7 @@ t.test('what a transaction would be undone with waits in memory, that of whole t
   }
   /** Files of this process that only SQLite knows, while all rows are changed in one transaction. */
   const files = async (db: Kysely<Schema>): Promise<number> => await db.transaction().execute(async tx => {
-    await tx.updateTable('subjects').set({ locale: 'en' }).execute()
+    await tx.updateTable('subjects').set(eb => ({ epoch: eb('epoch', '+', 1) })).execute()
     const names = readdirSync('/proc/self/fd').map(fd => {
       try {
         return readlinkSync(`/proc/self/fd/${fd}`)
@@ -192,9 +192,11 @@ t.test('what a transaction would be undone with waits in memory, that of whole t
     })
     return names.filter(name => name.includes('etilqs_')).length
   })
-  t.equal(await files(database.db), 0)
-  t.equal(await database.patiently(files), 1)
-  t.equal(await files(database.db), 0, 'again')
+  for (const turn of ['first', 'second']) {
+    t.equal(await files(database.db), 0, turn)
+    t.equal(await database.patiently(files), 1, turn)
+  }
+  t.equal(await files(database.db), 0, 'at last')
 })
 
 t.test('nobody hears of a write or reads it before the disk has it, and a disk that fails is heard of', async t => {
