@@ -72,8 +72,7 @@ function handle (database: Database): SqliteHandle {
     if (known !== undefined) return known
     const statement = database.prepare(sql)
     const made = { statement, reads: statement.columns().length > 0 }
-    // Some pragmas act when they are prepared.
-    if (prepared.size < 500 && !/^\s*pragma\b/i.test(sql)) prepared.set(sql, made)
+    if (prepared.size < 500) prepared.set(sql, made)
     return made
   }
   return {
