@@ -99,7 +99,7 @@ export async function startFilled (...how: Parameters<typeof prepare>) {
 }
 
 /** What does much is compiled late: a quarter more verifications a second after 10,000 of them than after 2,000. */
-const warmed = (plan: Plan): Plan => ({ ...plan, warmMs: plan.warmMs * 3, warmOperations: 6_000 })
+const warmed = (plan: Plan): Plan => ({ ...plan, warmMs: plan.warmMs * 2, warmOperations: 6_000 })
 
 /** Commands that clients sent to Redis while `work` ran, by what they are for. What scripts call is no round trip. */
 async function commandsOf (url: string, work: () => Promise<void>): Promise<Readonly<Record<string, number>>> {
